@@ -1,1 +1,15 @@
-"""Placeholder."""
+"""Images and arrays become samples here, in the cloud and on the device alike."""
+
+from .read import read_query, read_support
+from .samples import QuerySet, SupportSet, from_arrays, query_from_arrays
+from .spec import InputSpec
+
+__all__ = [
+    "InputSpec",
+    "QuerySet",
+    "SupportSet",
+    "from_arrays",
+    "query_from_arrays",
+    "read_query",
+    "read_support",
+]

@@ -1,0 +1,7 @@
+"""The errors the cloud part raises on purpose."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A configuration or a data set that cannot work; one line naming the field, the value and the remedy."""
