@@ -1,0 +1,106 @@
+"""A module as a function of its weights: the traced graph, run on many tasks at once, with cached prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...edge.cost import Layer
+from ..models.layers import layer_table, trace
+
+LayerCall = Callable[[int, Tensor], Tensor]
+OUTPUT = "output"
+
+
+class Network:
+    """A backbone's graph and layer table; weights are always passed in, never read from the module.
+
+    Attributes:
+        module: the plain torch module (exportable; its own parameters are only the initial values).
+        layers: the layer table in execution order; layer indices below refer to it.
+        sample_shape: (C, H, W) of one sample.
+    """
+
+    def __init__(self, module: nn.Module, sample_shape: tuple[int, ...]) -> None:
+        self.module = module
+        self.sample_shape = sample_shape
+        self._graph = trace(module)
+        self.layers: tuple[Layer, ...] = layer_table(self._graph, sample_shape)
+        self._index = {layer.name: index for index, layer in enumerate(self.layers)}
+        self._nodes = {node.name: node for node in self._graph.graph.nodes}
+        self.source = next(node.name for node in self._graph.graph.nodes if node.op == "placeholder")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the module's parameters by name."""
+        return {name: value.detach().clone() for name, value in self.module.named_parameters()}
+
+    def parameter_names(self, index: int) -> tuple[str, ...]:
+        """Names of a layer's parameters, weight first."""
+        prefix = self.layers[index].name
+        return tuple(f"{prefix}.{name}" for name, _ in self.part(index).named_parameters())
+
+    def part(self, index: int) -> Any:
+        """The torch module of one layer (its geometry: stride, padding, eps, ...)."""
+        return self._graph.get_submodule(self.layers[index].name)
+
+    def frontier(self, open_layers: Iterable[int]) -> tuple[str, ...]:
+        """Values that depend on no open layer's weights but are read by something that does.
+
+        They can be computed once per task and passed to `run` as `known` at every inner step.
+        """
+        below = self._depending(set(open_layers))
+        feeds = {source.name for name in below for source in self._nodes[name].all_input_nodes}
+        return tuple(name for name in self._nodes if name in feeds - below)
+
+    def run(self, known: Mapping[str, Tensor], call: LayerCall, wanted: tuple[str, ...] = (OUTPUT,)) -> list[Tensor]:
+        """Values of the wanted graph nodes; `call(layer index, input)` computes each layer.
+
+        Args:
+            known: values by node name that need not be computed, at least the input (`source`) or a frontier.
+            call: what a layer does with its input (batch, ...).
+            wanted: node names; the default is the logits.
+        """
+        values: dict[str, Any] = dict(known)
+        for node in self._needed(frozenset(known), wanted):
+            values[node.name] = self._execute(node, values, call)
+        return [values[name] for name in wanted]
+
+    def _execute(self, node: fx.Node, values: dict[str, Any], call: LayerCall) -> Any:
+        args = fx.node.map_arg(node.args, lambda source: values[source.name])
+        kwargs = fx.node.map_arg(node.kwargs, lambda source: values[source.name])
+        target: Any = node.target
+        if node.op == "call_module":
+            index = self._index.get(str(target))
+            return self._graph.get_submodule(str(target))(*args, **kwargs) if index is None else call(index, args[0])
+        if node.op == "call_function":
+            return target(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        return args[0]
+
+    def _needed(self, known: frozenset[str], wanted: tuple[str, ...]) -> list[fx.Node]:
+        needed: set[str] = set()
+        stack = [name for name in wanted if name not in known]
+        while stack:
+            name = stack.pop()
+            needed.add(name)
+            sources = (source.name for source in self._nodes[name].all_input_nodes)
+            stack += [source for source in sources if source not in known and source not in needed]
+        return [node for name, node in self._nodes.items() if name in needed]
+
+    def _depending(self, open_layers: set[int]) -> set[str]:
+        names = {self.layers[index].name for index in open_layers}
+        below: set[str] = set()
+        for name, node in self._nodes.items():
+            is_open = node.op == "call_module" and str(node.target) in names
+            if is_open or any(source.name in below for source in node.all_input_nodes):
+                below.add(name)
+        return below
+
+
+def forward(network: Network, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Logits of the plain module with these weights, x (N, C, H, W)."""
+    return torch.func.functional_call(network.module, dict(weights), (x,))

@@ -1,0 +1,114 @@
+"""Find the layers of any module made of conv, linear and GroupNorm layers: the table behind costs and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ...edge.cost import Layer
+
+RELUS: tuple[Any, ...] = (nn.ReLU, F.relu, torch.relu, "relu")
+POOLS: tuple[Any, ...] = (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)
+
+
+def trace(module: nn.Module) -> fx.GraphModule:
+    """The module's graph, with conv, linear and norm modules as single nodes.
+
+    Raises:
+        ValueError: a layer is used twice, or a part with parameters is no conv, linear or GroupNorm.
+    """
+    graph_module = fx.symbolic_trace(module)
+    called = [str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"]
+    for name in called:
+        part = graph_module.get_submodule(name)
+        if any(True for _ in part.parameters()) and not isinstance(part, (nn.Conv2d, nn.Linear, nn.GroupNorm)):
+            raise ValueError(f"layer {name}: {type(part).__name__} has parameters; use conv, linear or GroupNorm")
+        if called.count(name) > 1 and any(True for _ in part.parameters()):
+            raise ValueError(f"layer {name} is used {called.count(name)} times; every layer must be used once")
+    loose = [str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
+    if loose:
+        raise ValueError(f"parameter {loose[0]} is used outside conv, linear or GroupNorm; adaptation cannot see it")
+    return graph_module
+
+
+def layer_table(graph_module: fx.GraphModule, sample_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+    """One `Layer` per conv, linear and GroupNorm in execution order; sample_shape is (C, H, W)."""
+    sizes = _sizes(graph_module, sample_shape)
+    nodes = [node for node in graph_module.graph.nodes if node.op == "call_module"]
+    found = [node for node in nodes if _is_layer(graph_module.get_submodule(str(node.target)))]
+    if not found:
+        raise ValueError("the module has no conv, linear or GroupNorm layer")
+    last = found[-1]
+    return tuple(_describe(graph_module, node, sizes, node is last) for node in found)
+
+
+def _is_layer(part: nn.Module) -> bool:
+    return isinstance(part, (nn.Conv2d, nn.Linear, nn.GroupNorm))
+
+
+class _Sizes(fx.Interpreter):
+    """Runs the graph once and notes how many words each node produces."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.words: dict[str, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.words[n.name] = value.numel()
+        return value
+
+
+def _sizes(graph_module: fx.GraphModule, sample_shape: tuple[int, ...]) -> dict[str, int]:
+    parameter = next(graph_module.parameters())
+    interpreter = _Sizes(graph_module)
+    with torch.no_grad():
+        interpreter.run(torch.zeros(1, *sample_shape, dtype=parameter.dtype, device=parameter.device))
+    return interpreter.words
+
+
+def _describe(graph_module: fx.GraphModule, node: fx.Node, sizes: dict[str, int], is_output: bool) -> Layer:
+    part: Any = graph_module.get_submodule(str(node.target))
+    source = node.all_input_nodes[0].name
+    relu, pool = _follower(graph_module, node, RELUS), _follower(graph_module, node, POOLS)
+    kind, channels_in, channels_out, groups, macs = _GEOMETRY[type(part)](part)
+    return Layer(
+        name=str(node.target),
+        kind=kind,
+        weight_words=sum(p.numel() for p in part.parameters()),
+        input_words=sizes[source],
+        output_words=sizes[node.name],
+        channels_in=channels_in,
+        channels_out=channels_out,
+        groups=groups,
+        macs_per_output=macs,
+        relu_words=sizes[relu.name] if relu else 0,
+        pooled_words=sizes[pool.name] if pool else 0,
+        is_output=is_output,
+    )
+
+
+_Geometry = tuple[Any, int, int, int, int]
+_GEOMETRY: dict[type, Callable[[Any], _Geometry]] = {
+    nn.Conv2d: lambda p: ("conv", p.in_channels, p.out_channels, p.groups, p.weight[0].numel()),
+    nn.Linear: lambda p: ("fc", p.in_features, p.out_features, 1, p.in_features),
+    nn.GroupNorm: lambda p: ("norm", p.num_channels, p.num_channels, p.num_groups, 1),
+}
+
+
+def _follower(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[Any, ...]) -> fx.Node | None:
+    """The first node of one of these kinds reached from `node` before the next layer."""
+    reached = list(node.users)
+    while reached:
+        user = reached.pop(0)
+        target: Any = type(graph_module.get_submodule(str(user.target))) if user.op == "call_module" else user.target
+        if target in kinds:
+            return user
+        if not (user.op == "call_module" and _is_layer(graph_module.get_submodule(str(user.target)))):
+            reached += list(user.users)
+    return None
