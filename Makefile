@@ -1,0 +1,37 @@
+# Two commands are all a new machine needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+
+.PHONY: help install demo test lint types clean
+
+help:
+	@echo "make demo   meta-train on the built-in glyphs, export, plan, adapt, predict (results in $(DEMO)/)"
+	@echo "make test   formatter, linter, type checker, tests"
+	@echo "make lint | types | clean"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cloud,ort,test]"
+	@touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py --out $(DEMO)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
