@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...edge.inputs import InputSpec
+from ..errors import ConfigError
 
 SPLITS = ("train", "val", "test")
 
@@ -22,6 +23,9 @@ class Dataset:
         classes: per class, uint8 (n_i, H, W, C).
         class_names: per class, "group/name" where the data set has groups (alphabets, scripts).
         spec: shape and preprocessing of a sample.
+
+    Raises:
+        ConfigError: classes and names that differ in number, or images the spec does not fit.
     """
 
     name: str
@@ -29,6 +33,19 @@ class Dataset:
     classes: tuple[NDArray[np.uint8], ...]
     class_names: tuple[str, ...]
     spec: InputSpec
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(self.classes) != len(self.class_names):
+            raise ConfigError(
+                f"{self.name} {self.split}: expected one name per class and at least one class, "
+                f"got {len(self.classes)} classes and {len(self.class_names)} names"
+            )
+        for images, name in zip(self.classes, self.class_names, strict=True):
+            if images.dtype != np.uint8 or images.shape[1:] != self.spec.pixel_shape:
+                raise ConfigError(
+                    f"{self.name} {self.split}, class {name}: expected uint8 images of shape "
+                    f"{self.spec.pixel_shape} (input), got {images.dtype} {images.shape[1:]}"
+                )
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -78,6 +78,9 @@ class InputSpec:
 
         Returns:
             `out`.
+
+        Raises:
+            ValueError: an array of another type or shape (a caller's mistake: data are checked when read).
         """
         if out is None:
             out = np.empty((len(images), *self.shape), np.float32)
@@ -128,3 +131,8 @@ def _per_channel(name: str, values: object, channels: int) -> tuple[float, ...]:
             f"input.{name}: expected {channels} finite number(s), one per channel, got {values!r}"
         )
     return tuple(float(value) for value in numbers)
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name}: expected {dtype.__name__} {shape}, got {array.dtype} {array.shape}")

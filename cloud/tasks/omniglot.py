@@ -1,0 +1,62 @@
+"""Omniglot (Lake et al., Science 2015): 1623 characters of 50 alphabets, 20 drawings each.
+
+The 30 background alphabets train, five of them held out for validation; the 20 evaluation alphabets test.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...edge.inputs import InputSpec
+from ..errors import ConfigError
+from .dataset import Dataset
+
+FILE_NAME = "omniglot28.npz"
+SPEC = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
+VALIDATION_ALPHABETS = ("Balinese", "Early_Aramaic", "Grantha", "Korean", "Tagalog")
+_BACKGROUND, _EVALUATION = 0, 2
+_KEYS = ("images", "class_names", "alphabet_names", "class_alphabet", "split_lake")
+
+
+def load_omniglot(split: str, folder: Path, spec: InputSpec) -> Dataset:
+    """Read one split of `omniglot28.npz`, uint8 (1623, 20, 28, 28) with ink 255 on 0.
+
+    Raises:
+        ConfigError: the file is missing, or not the one described above.
+    """
+    images, names, alphabets, evaluation = _read(folder / FILE_NAME)
+    held_out = np.isin(alphabets, VALIDATION_ALPHABETS)
+    chosen = {"train": ~evaluation & ~held_out, "val": ~evaluation & held_out, "test": evaluation}[split]
+    rows = np.flatnonzero(chosen)
+    return Dataset(
+        "omniglot", split, tuple(images[row] for row in rows), tuple(str(names[row]) for row in rows), spec
+    )
+
+
+def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.str_], NDArray[np.bool_]]:
+    """Return images (classes, 20, 28, 28, 1), class names, each class's alphabet and whether it evaluates."""
+    if not path.is_file():
+        raise ConfigError(
+            f"omniglot: {path} does not exist; put {FILE_NAME} into a folder and name that folder with --data "
+            "or the environment variable EDGE_ADAPT_DATA"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images, names, alphabet_names, alphabet, lake = (archive[key] for key in _KEYS)
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"omniglot: {path} cannot be read ({error}); fetch {FILE_NAME} again") from None
+    if images.dtype != np.uint8 or images.shape != (len(names), 20, 28, 28):
+        raise ConfigError(
+            f"omniglot: {path}, images: expected uint8 ({len(names)}, 20, 28, 28), "
+            f"got {images.dtype} {images.shape}"
+        )
+    if (
+        not set(VALIDATION_ALPHABETS) <= set(alphabet_names)
+        or not np.isin(lake, (_BACKGROUND, _EVALUATION)).all()
+    ):
+        raise ConfigError(f"omniglot: {path} does not hold the background and evaluation alphabets we know")
+    return images[..., np.newaxis], names, alphabet_names[alphabet], lake == _EVALUATION
