@@ -27,8 +27,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# mypy does not follow editable installs: give it the packages under their import names.
 types: install
-	$(BIN)/mypy
+	@mkdir -p build/types/edge_adapt
+	@for package in cloud edge export; do ln -sfn ../../../$$package build/types/edge_adapt/$$package; done
+	MYPYPATH=build/types $(BIN)/mypy -p edge_adapt
 
 test: lint types
 	$(BIN)/python -m pytest
