@@ -76,7 +76,7 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """Yield a temporary sibling directory that takes the place of `target` at the end; on any error it vanishes.
+    """Yield a temporary sibling directory that takes the place of `target` at the end, or vanishes on error.
 
     An existing `target` is exchanged in one system call on Linux (elsewhere moved aside first), then removed.
     """

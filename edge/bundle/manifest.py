@@ -68,7 +68,7 @@ class Manifest:
     provenance: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of `manifest.json`; `manifest_from_json` reads it back to an equal manifest."""
+        """Return the JSON object of `manifest.json`; `manifest_from_json` reads it back to an equal one."""
         return {
             "format": FORMAT,
             "kind": self.kind,

@@ -1,7 +1,7 @@
-"""A .safetensors file read by its own header, so that its tensors can be mapped in place or copied into memory.
+"""A .safetensors file read by its own header, so that tensors can be mapped in place or copied into memory.
 
-The layout is that of the safetensors README: 8 bytes of header length (little endian), a JSON header, then the bytes
-of the tensors back to back. A file that breaks the layout is refused, never repaired.
+The layout is that of the safetensors README: 8 bytes of header length (little endian), a JSON header, then
+the bytes of the tensors back to back. A file that breaks the layout is refused, never repaired.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from .files import parse_json, write_file
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies: NumPy type name, shape, first byte counted from the start of the file, size in bytes."""
+    """Where one tensor lies: NumPy type name, shape, first byte from the start of the file, size in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -82,7 +83,7 @@ class TensorFile:
         array: NDArray[Any] = np.empty(entry.shape, entry.dtype)
         with self.path.open("rb", buffering=0) as file:
             file.seek(entry.offset)
-            if file.readinto(array.reshape(-1).view(np.uint8)) != entry.size_bytes:
+            if file.readinto(array.reshape(-1).view(np.uint8).data) != entry.size_bytes:
                 raise BundleError(
                     f"{self.path}: tensor {name!r} could not be read whole; copy the file again"
                 )
@@ -114,7 +115,7 @@ class TensorFile:
 def write_tensors(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a .safetensors file atomically: after a crash there is the old file or the new one, never a part."""
+    """Write a .safetensors file atomically: after a crash there is the old file or the new one, whole."""
     contiguous = {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
     write_file(path, lambda temporary: save_file(contiguous, temporary, dict(metadata or {}) or None))
 
@@ -149,7 +150,7 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
 
 
 def _contiguous(path: Path, entries: dict[str, Entry], start: int, size: int) -> dict[str, Entry]:
-    """Return the entries in file order; raises BundleError unless they follow one another and fill the file."""
+    """Return the entries in file order; raises BundleError unless they are back to back and fill the file."""
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size_bytes)))
     expected = start
     for name, entry in ordered.items():
