@@ -41,7 +41,7 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.s
     """Return images (classes, 20, 28, 28, 1), class names, each class's alphabet and whether it evaluates."""
     if not path.is_file():
         raise ConfigError(
-            f"omniglot: {path} does not exist; put {FILE_NAME} into a folder and name that folder with --data "
+            f"omniglot: {path} does not exist; put {FILE_NAME} into a folder and name it with --data "
             "or the environment variable EDGE_ADAPT_DATA"
         )
     try:

@@ -1,7 +1,8 @@
 """Images and arrays become samples here, in the cloud and on the device alike."""
 
+from .arrays import from_arrays, query_from_arrays
 from .read import read_query, read_support
-from .samples import QuerySet, SupportSet, from_arrays, query_from_arrays
+from .samples import QuerySet, SupportSet
 from .spec import InputSpec
 
 __all__ = [

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
+from ..errors import SupportError
+from .archives import query_from_archive, support_from_archive
+from .folders import query_from_folder, support_from_folder
 from .samples import QuerySet, SupportSet
 from .spec import InputSpec
 
@@ -29,7 +33,10 @@ def read_support(
     Raises:
         SupportError: in one line, naming the file or array and what to do.
     """
-    raise NotImplementedError
+    source = _existing(path)
+    if source.is_dir():
+        return support_from_folder(source, spec, max_classes, max_samples, memory_limit_bytes)
+    return support_from_archive(source, spec, max_classes, max_samples)
 
 
 def read_query(path: str | PathLike[str], spec: InputSpec, memory_limit_bytes: int | None = None) -> QuerySet:
@@ -38,4 +45,17 @@ def read_query(path: str | PathLike[str], spec: InputSpec, memory_limit_bytes: i
     Raises:
         SupportError: as for `read_support`.
     """
-    raise NotImplementedError
+    source = _existing(path)
+    if source.is_dir():
+        return query_from_folder(source, spec, memory_limit_bytes)
+    return query_from_archive(source, spec)
+
+
+def _existing(path: str | PathLike[str]) -> Path:
+    """Return the path if it is a folder or an .npz file."""
+    source = Path(path)
+    if not source.exists():
+        raise SupportError(f"{source}: no such file or folder")
+    if not source.is_dir() and source.suffix != ".npz":
+        raise SupportError(f"{source}: expected a folder of images or an .npz file")
+    return source

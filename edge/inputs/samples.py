@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,32 +69,13 @@ class QuerySet:
 
 
 def fill(images: Pixels, spec: InputSpec, start: int, out: NDArray[np.float32]) -> None:
-    """Write `len(out)` samples from `start` on into `out`: preprocessed if uint8, copied if float32."""
-    raise NotImplementedError
-
-
-def from_arrays(
-    images: NDArray[Any],
-    labels: Sequence[int] | Sequence[str] | NDArray[Any],
-    spec: InputSpec,
-    max_classes: int | None = None,
-    max_samples: int | None = None,
-) -> SupportSet:
-    """Check arrays and make a support set of them, without copying the images where that is possible.
-
-    Args:
-        images: uint8 (n, H, W, C), or (n, H, W) for grey; or float32 (n, C, H, W), preprocessed already.
-        labels: n integers or strings; the sorted unique values are the classes.
-        spec: what the network expects.
-        max_classes: outputs of the head.
-        max_samples: samples the plan was made for.
+    """Write `len(out)` samples from `start` on into `out`: preprocessed if uint8, copied if float32.
 
     Raises:
-        SupportError: naming what was expected and what was found.
+        ValueError: `out` of another shape, or more samples asked for than there are.
     """
-    raise NotImplementedError
-
-
-def query_from_arrays(images: NDArray[Any], spec: InputSpec) -> QuerySet:
-    """Check an array of samples to predict; same forms and errors as `from_arrays`."""
-    raise NotImplementedError
+    chosen = images[start : start + len(out)]
+    if chosen.dtype == np.uint8:
+        spec.preprocess(chosen.view(np.uint8), out)
+    else:
+        np.copyto(out, chosen, casting="no")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def _is_count(value: object) -> bool:
 
 def _per_channel(name: str, values: object, channels: int) -> tuple[float, ...]:
     """Check one number per channel and return them as a tuple of floats."""
-    listed = cast("list[Any]", list(values)) if isinstance(values, (list, tuple)) else []
+    listed = list(values) if isinstance(values, (list, tuple)) else []
     numbers = [v for v in listed if isinstance(v, (int, float)) and math.isfinite(v)]
     if len(listed) != channels or len(numbers) != channels:
         raise UsageError(

@@ -1,0 +1,100 @@
+"""Folders of image files: headers of all of them first, then one decode at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import SupportError
+from ..units import format_bytes
+from .arrays import check_counts
+from .images import Header, decode, read_header
+from .samples import Pixels, QuerySet, SupportSet
+from .spec import InputSpec
+
+
+def support_from_folder(
+    folder: Path,
+    spec: InputSpec,
+    max_classes: int | None,
+    max_samples: int | None,
+    memory_limit_bytes: int | None,
+) -> SupportSet:
+    """Read a folder with one sub-folder per class; see `read_support`."""
+    classes = _class_files(folder)
+    for name, files in classes.items():
+        if not files:
+            raise SupportError(f"{folder / name}: the class folder is empty; add images or remove it")
+    files = [file for group in classes.values() for file in group]
+    check_counts(str(folder), len(files), len(classes), max_classes, max_samples)
+    images, decode_bytes, converted = read_files(files, spec, memory_limit_bytes)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(group) for group in classes.values()])
+    return SupportSet(images, labels, tuple(classes), spec, decode_bytes, converted)
+
+
+def query_from_folder(folder: Path, spec: InputSpec, memory_limit_bytes: int | None) -> QuerySet:
+    """Read a folder of images, or of class sub-folders; see `read_query`."""
+    loose = [entry for entry in _visible(folder) if not entry.is_dir()]
+    classes = {} if loose else _class_files(folder)
+    if loose and len(loose) < len(_visible(folder)):
+        raise SupportError(
+            f"{folder}: holds images beside sub-folders ({loose[0].name}); keep one of the two"
+        )
+    files = loose or [file for group in classes.values() for file in group]
+    if not files:
+        raise SupportError(f"{folder}: there are no images in it")
+    images, decode_bytes, converted = read_files(files, spec, memory_limit_bytes)
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    labels = None if loose else tuple(file.parent.name for file in files)
+    return QuerySet(images, names, labels, spec, decode_bytes, converted)
+
+
+def read_files(
+    files: list[Path], spec: InputSpec, memory_limit_bytes: int | None = None
+) -> tuple[Pixels, int, tuple[str, ...]]:
+    """Decode image files to uint8 (n, H, W, C).
+
+    Returns:
+        The images, the largest price of one decode in bytes, and what was converted.
+
+    Raises:
+        SupportError: naming the file that cannot be used or costs more than the limit.
+    """
+    headers = [read_header(file, spec) for file in files]
+    dearest = max(headers, key=lambda header: header.decode_bytes)
+    if memory_limit_bytes is not None and dearest.decode_bytes > memory_limit_bytes:
+        raise SupportError(
+            f"{dearest.path}: decoding it takes {format_bytes(dearest.decode_bytes)}, above the limit of "
+            f"{format_bytes(memory_limit_bytes)}; scale it down or save it as a baseline JPEG"
+        )
+    images = np.empty((len(files), *spec.pixel_shape), np.uint8)
+    for header, out in zip(headers, images, strict=True):
+        decode(header.path, spec, out)
+    return images, dearest.decode_bytes, _summary(headers)
+
+
+def _summary(headers: list[Header]) -> tuple[str, ...]:
+    """Count the conversions: "3 images resized to 28x28 (box)"."""
+    counts = Counter(phrase for header in headers for phrase in header.converted)
+    return tuple(f"{count} image{'s' * (count > 1)} {phrase}" for phrase, count in counts.items())
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """List the files of each class sub-folder, both sorted by name; refuse what is neither."""
+    classes = {}
+    for entry in _visible(folder):
+        if not entry.is_dir():
+            raise SupportError(f"{entry}: expected one sub-folder per class; move the file into one, or away")
+        files = _visible(entry)
+        nested = [file for file in files if file.is_dir()]
+        if nested:
+            raise SupportError(f"{nested[0]}: a folder inside a class folder; a class holds images only")
+        classes[entry.name] = files
+    return classes
+
+
+def _visible(folder: Path) -> list[Path]:
+    """List a folder's entries sorted by name, without hidden ones."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
