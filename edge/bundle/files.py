@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,7 @@ def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
 
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Create or replace `path` atomically: `write` fills a temporary sibling, which is synced and renamed."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
         _sync(temporary)
@@ -74,35 +72,33 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     _sync(path.parent)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value, readable by people, in UTF-8."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """Yield a temporary sibling directory that takes the place of `target` at the end, or vanishes on error.
+    """Yield a temporary directory that takes the place of `target` at the end, or vanishes on any error.
 
     An existing `target` is exchanged in one system call on Linux (elsewhere moved aside first), then removed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    fresh = scratch / "new"
     try:
-        yield temporary
-        _sync_all(sorted(temporary.iterdir()))
-        temporary.chmod(0o777 & ~_umask())
-        _sync(temporary)
+        fresh.mkdir()
+        yield fresh
+        for path in [*fresh.iterdir(), fresh]:
+            _sync(path)
         if not target.exists():
-            temporary.rename(target)
-        elif not _exchange(temporary, target):
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            target.rename(aside / "old")
-            temporary.rename(target)
-            shutil.rmtree(aside)
+            fresh.rename(target)
+        elif not _exchange(fresh, target):
+            target.rename(scratch / "old")
+            fresh.rename(target)
         _sync(target.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -113,11 +109,6 @@ def _exchange(one: Path, other: Path) -> bool:
     if rename is None:
         return False
     return bool(rename(_AT_FDCWD, bytes(one), _AT_FDCWD, bytes(other), _RENAME_EXCHANGE) == 0)
-
-
-def _sync_all(paths: Iterable[Path]) -> None:
-    for path in paths:
-        _sync(path)
 
 
 def _sync(path: Path) -> None:
