@@ -1,0 +1,96 @@
+"""Make handwriting-like variants of a clean shape: affine and elastic motion, thicker or thinner strokes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KNOTS = 5
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How far a variant may be from its source; lengths are shares of the source's side.
+
+    Attributes:
+        rotation: standard deviation, radians.
+        shear: standard deviation.
+        scale: standard deviation of the logarithm of the scale, drawn per axis.
+        shift: standard deviation of the translation.
+        elastic: standard deviation of the displacement at each of 5x5 knots, cubic in between.
+        stroke: (lowest, highest) ink threshold, drawn between them; a low one makes thick strokes.
+    """
+
+    rotation: float = 0.12
+    shear: float = 0.14
+    scale: float = 0.10
+    shift: float = 0.035
+    elastic: float = 0.035
+    stroke: tuple[float, float] = (0.25, 0.55)
+
+
+def distort(
+    sources: NDArray[np.float32], count: int, side: int, how: Distortion, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Draw `count` variants of one class.
+
+    Args:
+        sources: (k, S, S), soft-edged shapes from 0 to 1; each variant starts from one of them.
+        count: variants.
+        side: pixels of a variant's side.
+        how: strength.
+        rng: the only source of chance.
+
+    Returns:
+        uint8 (count, side, side), ink 255 on 0.
+    """
+    chosen = sources[rng.integers(len(sources), size=count)]
+    sampled = _sample(chosen, _positions(count, side, how, rng))
+    threshold = rng.uniform(*how.stroke, (count, 1, 1))
+    ink = np.clip((sampled - threshold) * 3 + 0.5, 0, 1)
+    return np.rint(255 * ink).astype(np.uint8)
+
+
+def _positions(count: int, side: int, how: Distortion, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return where each pixel of each variant comes from: (count, 2, side, side), y and x from -.5 to .5."""
+    axis = (np.arange(side) + 0.5) / side - 0.5
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
+    moved = _affine(count, how, rng) @ grid + rng.normal(0, how.shift, (count, 2, 1))
+    knots = rng.normal(0, how.elastic, (count, 2, _KNOTS, _KNOTS))
+    basis = _cubic_basis(side)
+    return moved.reshape(count, 2, side, side) + basis @ knots @ basis.T
+
+
+def _affine(count: int, how: Distortion, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return (count, 2, 2): rotation, then shear, then a scale per axis."""
+    angle, shear = rng.normal(0, how.rotation, count), rng.normal(0, how.shear, count)
+    scale = np.exp(rng.normal(0, how.scale, (count, 2, 1)))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
+    slant = np.tile(np.eye(2), (count, 1, 1))
+    slant[:, 1, 0] = shear
+    return scale * (slant @ turn)
+
+
+def _cubic_basis(side: int) -> NDArray[np.float64]:
+    """Return (side, knots): uniform cubic B-spline weights, whose rows sum to 1 inside the knots."""
+    place = np.linspace(1, _KNOTS - 2, side)[:, None] - np.arange(_KNOTS)
+    distance = np.abs(place)
+    inner = (4 - 6 * distance**2 + 3 * distance**3) / 6
+    outer = np.clip(2 - distance, 0, None) ** 3 / 6
+    return np.where(distance < 1, inner, outer)
+
+
+def _sample(images: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Read images (count, S, S) bilinearly at positions (count, 2, h, w); the outside repeats the border."""
+    size = images.shape[-1]
+    place = np.clip((positions + 0.5) * size - 0.5, 0, size - 1.001)
+    corner = place.astype(np.intp)
+    down, right = (place - corner).transpose(1, 0, 2, 3)
+    flat = images.reshape(-1)
+    first = np.arange(len(images))[:, None, None] * size * size + corner[:, 0] * size + corner[:, 1]
+    top = flat[first] * (1 - right) + flat[first + 1] * right
+    bottom = flat[first + size] * (1 - right) + flat[first + size + 1] * right
+    mixed: NDArray[np.float64] = top * (1 - down) + bottom * down
+    return mixed
