@@ -1,1 +1,21 @@
-"""Placeholder."""
+"""The NumPy meaning of every operation of the op table, one file per family.
+
+`KERNELS` maps an operation to its kernel. Besides the op table of `docs/program.md` there are the operations that
+only lowering writes: `Zero`, `SelectChannels`, and the weight gradients that read its result (`...Sparse`).
+`interpret` runs a whole program without a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import activation, attention, conv, conv_grad, fc, loss, norm, pool, shape, update
+from .kernel import Kernel
+
+KERNELS: Mapping[str, Kernel] = {
+    name: kernel
+    for family in (conv, conv_grad, fc, norm, activation, pool, loss, attention, update, shape)
+    for name, kernel in family.KERNELS.items()
+}
+
+__all__ = ["KERNELS", "Kernel"]

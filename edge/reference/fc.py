@@ -1,0 +1,82 @@
+"""The fully connected layer and its gradients: x (N, I), w (O, I), y (N, O)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .conv_grad import channel_sum_grad, channel_sum_workspace, sample_factors
+from .kernel import STRIP_BYTES, Array, Arrays, Attrs, Kernel, Shapes, Workspace, aligned, optional, present
+
+
+def _fc(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
+    x, w = present(inputs[:2])
+    b = optional(inputs, 2)
+    (y,) = present(outputs)
+    np.matmul(x, w.T, out=y)
+    if b is not None:
+        np.add(y, b, out=y)
+
+
+def _fc_input_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
+    gy, w = present(inputs)
+    (gx,) = present(outputs)
+    np.matmul(gy, w, out=gx)
+
+
+def _fc_weight_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
+    x, gy, sample_weight = present(inputs[:3])
+    fw, bw = optional(inputs, 3), optional(inputs, 4)
+    (gw,) = present(outputs)
+    width = gw.shape[1]
+    tile_rows = _tile_rows(gw.shape, gw.itemsize)
+    pieces = Workspace(workspace)
+    factors = pieces.take(gw.shape[0], gw.dtype)
+    tiles = pieces.take(tile_rows * width, gw.dtype).reshape(tile_rows, width)
+    for sample in range(x.shape[0]):
+        sample_factors(sample_weight, bw, sample, factors)
+        np.multiply(factors, gy[sample], out=factors)
+        for start in range(0, gw.shape[0], tile_rows):
+            target = gw[start : start + tile_rows]
+            tile = tiles[: target.shape[0]]
+            np.multiply(factors[start : start + tile_rows, None], x[sample], out=tile)
+            if fw is not None:
+                np.multiply(tile, fw[sample], out=tile)
+            np.add(target, tile, out=target)
+
+
+def _tile_rows(gw: tuple[int, ...], itemsize: int) -> int:
+    return min(gw[0], max(1, STRIP_BYTES // (gw[1] * itemsize)))
+
+
+def _weight_grad_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
+    (gw,) = present(outputs)
+    return aligned(gw[0] * itemsize) + aligned(_tile_rows(gw, itemsize) * gw[1] * itemsize)
+
+
+def _fc_weight_grad_sparse(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
+    kept, index, gy, sample_weight = present(inputs[:4])
+    bw = optional(inputs, 4)
+    (gw,) = present(outputs)
+    pieces = Workspace(workspace)
+    factors, column = pieces.take(gw.shape[0], gw.dtype), pieces.take(gw.shape[0], gw.dtype)
+    for sample in range(kept.shape[0]):
+        sample_factors(sample_weight, bw, sample, factors)
+        np.multiply(factors, gy[sample], out=factors)
+        for value, channel in zip(kept[sample], index[sample], strict=True):
+            if channel >= 0:
+                np.multiply(factors, value, out=column)
+                np.add(gw[:, channel], column, out=gw[:, channel])
+
+
+def _sparse_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
+    (gw,) = present(outputs)
+    return 2 * aligned(gw[0] * itemsize)
+
+
+KERNELS = {
+    "Fc": Kernel(_fc),
+    "FcInputGrad": Kernel(_fc_input_grad),
+    "FcWeightGrad": Kernel(_fc_weight_grad, _weight_grad_workspace),
+    "FcWeightGradSparse": Kernel(_fc_weight_grad_sparse, _sparse_workspace),
+    "FcBiasGrad": Kernel(channel_sum_grad, channel_sum_workspace),
+}
