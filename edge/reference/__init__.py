@@ -1,7 +1,7 @@
 """The NumPy meaning of every operation of the op table, one file per family.
 
-`KERNELS` maps an operation to its kernel. Besides the op table of `docs/program.md` there are the operations that
-only lowering writes: `Zero`, `SelectChannels`, and the weight gradients that read its result (`...Sparse`).
+`KERNELS` maps an operation to its kernel. Besides the op table of `docs/program.md` it has what only lowering
+writes: `Zero`, `SelectChannels`, and the weight gradients that read its result (`...Sparse`).
 `interpret` runs a whole program without a plan.
 """
 

@@ -72,10 +72,9 @@ def _one_input_grad(gy: Array, transposed: Array, gx: Array, view: Window, buffe
         np.matmul(transposed, gy, out=gx.reshape(gx.shape[0], -1))
         return
     gx.fill(0)
-    width = view.columns.out
-    for start, stop, columns in strips(gx.shape[0], view, buffer):
-        np.matmul(transposed, gy[:, start * width : stop * width], out=columns)
-        scatter_add(columns, view, start, stop, gx)
+    for part, columns in strips(gx.shape[0], view, buffer):
+        np.matmul(transposed, gy[:, part.positions(view.columns.out)], out=columns)
+        scatter_add(columns, view, part, gx)
 
 
 def _conv_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:

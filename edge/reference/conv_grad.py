@@ -30,7 +30,7 @@ def _product_elements(depth: int, outputs: int, itemsize: int) -> int:
 def _correlate(
     x: Array, gy: Array, view: Window, buffer: Array, product: Array, add: Callable[[int, Array], None]
 ) -> None:
-    """Call `add(first output, gy correlated with x)` by tiles (outputs, channels, taps) that it may change."""
+    """Call `add(first output, gy correlated with x)` in tiles (outputs, channels, taps) it may change."""
     depth = x.shape[0] * view.taps
     size = product.size // depth
     for positions, columns in gathered(x, view, buffer):

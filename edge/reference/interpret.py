@@ -43,7 +43,7 @@ def interpret(
 
 
 def needed(program: Program, given: Iterable[str], outputs: Sequence[str]) -> list[Op]:
-    """Return the operations that `outputs` need, in program order; raises BundleError where one is missing."""
+    """Return the operations that `outputs` need, in program order; raises BundleError if one is missing."""
     makers = {name: op for op in program.ops() for name in op.outputs if name}
     wanted, found, have = list(outputs), set(), set(given)
     while wanted:

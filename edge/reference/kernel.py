@@ -18,7 +18,9 @@ Shapes: TypeAlias = Sequence[Shape | None]
 Attrs: TypeAlias = Mapping[str, Attr]
 
 ALIGNMENT = 16
-STRIP_BYTES = 32 * 1024  # a buffer that is filled again and again stays inside the first-level cache
+STRIP_BYTES = (
+    16 * 1024
+)  # of a buffer that is filled again and again; twice as much is 20 % faster on 4Conv at 28 px
 T = TypeVar("T")
 
 
@@ -32,14 +34,14 @@ class Kernel:
     """One operation in NumPy.
 
     Attributes:
-        run: `run(inputs, outputs, attrs, workspace)` reads the inputs and writes the outputs and the workspace,
-            nothing else. Arrays are C-contiguous; an absent input or a dropped output is None. Parameter gradients
-            are added to their output, every other output is overwritten. `workspace` is a 16-byte aligned uint8
-            array.
+        run: `run(inputs, outputs, attrs, workspace)` reads the inputs and writes the outputs and the
+            workspace, nothing else. Arrays are C-contiguous; an absent input or a dropped output is None.
+            Parameter gradients are added to their output, every other output is overwritten. `workspace` is
+            a 16-byte aligned uint8 array.
         workspace_bytes: `workspace_bytes(input shapes, output shapes, attrs, itemsize)`: the length of the
             workspace, independent of the batch.
-        in_place: output index -> input index whose memory (same first byte) the output may take, where it is not
-            larger. Of several outputs that name the same input only one may take it.
+        in_place: output index -> input index whose memory (same first byte) the output may take where it is
+            not larger. Of several outputs that name the same input only one may take it.
         alias: output 0 is always the same bytes as input 0 and `run` does nothing.
     """
 

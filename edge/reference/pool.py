@@ -69,7 +69,7 @@ def _pool_chunk(x: Array, view: Window, best: Array, larger: Array, index: Array
     if index is not None:
         index.fill(0)
         places = index[: best.size].reshape(best.shape)
-    for tap, (rows_out, across_out), (rows_in, across_in) in view.overlaps(0, view.rows.out):
+    for tap, (rows_out, across_out), (rows_in, across_in) in view.overlaps(view.whole):
         source = x[:, rows_in, across_in]
         target = best[:, rows_out, across_out]
         if places is not None:
@@ -97,7 +97,7 @@ def _max_pool_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Arr
 def _route_chunk(gy: Array, view: Window, index: Array, routed: Array, chosen: Array, gx: Array) -> None:
     gx.fill(0)
     places, mask, part = (buffer[: gy.size].reshape(gy.shape) for buffer in (index, chosen, routed))
-    for tap, (rows_out, across_out), (rows_in, across_in) in view.overlaps(0, view.rows.out):
+    for tap, (rows_out, across_out), (rows_in, across_in) in view.overlaps(view.whole):
         np.equal(places, tap, out=mask)
         part.fill(0)
         np.copyto(part, gy, where=mask)
