@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SupportError
 from ..units import format_bytes
 from .arrays import check_counts
 from .images import Header, decode, read_header
-from .samples import Pixels, QuerySet, SupportSet
+from .samples import QuerySet, SupportSet
 from .spec import InputSpec
 
 
@@ -23,10 +24,7 @@ def support_from_folder(
     memory_limit_bytes: int | None,
 ) -> SupportSet:
     """Read a folder with one sub-folder per class; see `read_support`."""
-    classes = _class_files(folder)
-    for name, files in classes.items():
-        if not files:
-            raise SupportError(f"{folder / name}: the class folder is empty; add images or remove it")
+    classes = class_files(folder)
     files = [file for group in classes.values() for file in group]
     check_counts(str(folder), len(files), len(classes), max_classes, max_samples)
     images, decode_bytes, converted = read_files(files, spec, memory_limit_bytes)
@@ -37,7 +35,7 @@ def support_from_folder(
 def query_from_folder(folder: Path, spec: InputSpec, memory_limit_bytes: int | None) -> QuerySet:
     """Read a folder of images, or of class sub-folders; see `read_query`."""
     loose = [entry for entry in _visible(folder) if not entry.is_dir()]
-    classes = {} if loose else _class_files(folder)
+    classes = {} if loose else class_files(folder)
     if loose and len(loose) < len(_visible(folder)):
         raise SupportError(
             f"{folder}: holds images beside sub-folders ({loose[0].name}); keep one of the two"
@@ -53,7 +51,7 @@ def query_from_folder(folder: Path, spec: InputSpec, memory_limit_bytes: int | N
 
 def read_files(
     files: list[Path], spec: InputSpec, memory_limit_bytes: int | None = None
-) -> tuple[Pixels, int, tuple[str, ...]]:
+) -> tuple[NDArray[np.uint8], int, tuple[str, ...]]:
     """Decode image files to uint8 (n, H, W, C).
 
     Returns:
@@ -81,8 +79,12 @@ def _summary(headers: list[Header]) -> tuple[str, ...]:
     return tuple(f"{count} image{'s' * (count > 1)} {phrase}" for phrase, count in counts.items())
 
 
-def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """List the files of each class sub-folder, both sorted by name; refuse what is neither."""
+def class_files(folder: Path) -> dict[str, list[Path]]:
+    """List the files of each class sub-folder, both sorted by name; hidden entries are ignored.
+
+    Raises:
+        SupportError: a file beside the class folders, a folder inside one, an empty one.
+    """
     classes = {}
     for entry in _visible(folder):
         if not entry.is_dir():
@@ -91,6 +93,8 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
         nested = [file for file in files if file.is_dir()]
         if nested:
             raise SupportError(f"{nested[0]}: a folder inside a class folder; a class holds images only")
+        if not files:
+            raise SupportError(f"{entry}: the class folder is empty; add images or remove it")
         classes[entry.name] = files
     return classes
 
