@@ -1,0 +1,29 @@
+"""`meta-train eval`: score a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from ..evaluate import evaluate
+from .options import threads_option
+
+
+@click.command("eval", epilog="Example: meta-train eval runs/glyphs --tasks 600 --json")
+@click.argument("run", type=click.Path())
+@click.option("--data", metavar="NAME=DIR", help="Another data set, or where it lies, e.g. folder=photos/.")
+@click.option("--tasks", type=click.IntRange(min=2), default=600, show_default=True, help="Test tasks.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@threads_option
+def evaluate_command(run: str, data: str | None, tasks: int, as_json: bool) -> None:
+    """Adapt RUN to test tasks exactly as the device does; print accuracy with its 95 % interval."""
+    score = evaluate(run, data, tasks=tasks, progress=True)
+    if as_json:
+        click.echo(json.dumps(asdict(score)))
+    else:
+        click.echo(
+            f"{score.accuracy:.2%} ± {score.ci95:.2%} on {score.tasks} test tasks, "
+            f"{score.accuracy_before:.2%} before adaptation"
+        )

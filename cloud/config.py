@@ -1,0 +1,173 @@
+"""What a run is: a frozen dataclass that checks itself; recipes, command line and Python all end here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..edge.errors import UsageError
+from ..edge.inputs import InputSpec
+from .errors import ConfigError
+from .models import BACKBONES
+from .outer import METHODS, MethodConfig
+from .settings import build as build_section
+from .settings import flatten, merge, nest, to_table
+from .tasks import describe_datasets
+
+FOLDER = "folder"
+NUMBERLESS = ("summary", "recipe", "data.root")
+"""Settings that may change between the parts of a resumed run."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from.
+
+    Attributes:
+        name: a data set by name, or "folder" for the user's own images, one sub-folder per class.
+        root: the folder itself, or the directory with a named data set's file (none: see `load_dataset`).
+        channels: 1 (grey) or 3 (RGB); like `size`, `mean`, `std` only for "folder": named sets bring theirs.
+        size: height and width in pixels.
+        mean: per channel, on the scale value/255.
+        std: per channel, on the scale value/255.
+        resize: "box" or "bilinear".
+    """
+
+    name: str
+    root: str | None = None
+    channels: int | None = None
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str = "box"
+
+    def __post_init__(self) -> None:
+        names = known_datasets()
+        _check("data.name", self.name in names, f"one of {', '.join(names)}", self.name)
+        for name in ("channels", "size", "mean", "std"):
+            given = getattr(self, name) is not None
+            if given != (self.name == FOLDER):
+                reason = (
+                    "images of a folder need it" if self.name == FOLDER else f"{self.name} brings its own"
+                )
+                raise ConfigError(f"data.{name}: {reason}, got {getattr(self, name)!r}")
+        self.spec()
+
+    def spec(self) -> InputSpec | None:
+        """The input spec of a folder's images; None for a named data set."""
+        if self.channels is None or self.size is None or self.mean is None or self.std is None:
+            return None
+        try:
+            return InputSpec.from_json({
+                "channels": self.channels, "height": self.size, "width": self.size, "mean": list(self.mean),
+                "std": list(self.std), "resize": self.resize, "source_dtype": "uint8",
+            })  # fmt: skip
+        except (UsageError, ValueError) as error:
+            raise ConfigError(f"data: {error}") from None
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What one task is: `ways` classes, `shots` support and `queries` query samples of each."""
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    rotations: bool = False
+    """In meta-training, add every class rotated by 90, 180 and 270 degrees as a class of its own."""
+
+    def __post_init__(self) -> None:
+        _check("task.ways", self.ways >= 2, "at least 2", self.ways)
+        _check("task.shots", self.shots >= 1, "at least 1", self.shots)
+        _check("task.queries", self.queries >= 1, "at least 1", self.queries)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The outer loop."""
+
+    outer_steps: int = 1000
+    tasks_per_step: int = 4
+    learning_rate: float = 1e-3
+    """Adam's rate at the first step; follows a cosine down to `final_learning_rate`."""
+    final_learning_rate: float = 1e-5
+    validate_every: int = 250
+    """Outer steps between validations (an epoch); the last step is always validated."""
+    validation_tasks: int = 600
+    test_tasks: int = 600
+
+    def __post_init__(self) -> None:
+        for name in ("outer_steps", "tasks_per_step", "validate_every"):
+            _check(f"train.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        for name in ("validation_tasks", "test_tasks"):
+            _check(f"train.{name}", getattr(self, name) >= 2, "at least 2", getattr(self, name))
+        _check("train.learning_rate", self.learning_rate > 0, "above 0", self.learning_rate)
+        within = 0 <= self.final_learning_rate <= self.learning_rate
+        _check("train.final_learning_rate", within, "in [0, train.learning_rate]", self.final_learning_rate)
+
+
+@dataclass(frozen=True)
+class MethodSection(MethodConfig):
+    """A method's name and its settings."""
+
+    name: str = "p-meta"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("method.name", self.name in METHODS, f"one of {', '.join(METHODS)}", self.name)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run.
+
+    Attributes:
+        summary: one line for `meta-train list`.
+        recipe: the name it started from.
+        seed: of the initial weights and the training tasks; validation and test tasks are always the same.
+        backbone: one of `BACKBONES`.
+
+    Raises:
+        ConfigError: naming the field, what was expected and what was given.
+    """
+
+    data: DataConfig
+    summary: str = ""
+    recipe: str = ""
+    seed: int = 0
+    backbone: str = "conv4"
+    task: TaskConfig = field(default_factory=TaskConfig)
+    method: MethodSection = field(default_factory=MethodSection)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        _check("seed", self.seed >= 0, "at least 0", self.seed)
+        _check("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}", self.backbone)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
+        """Read a table, with {"train.outer_steps": 10, ...} put over it."""
+        return build_section(cls, merge(table, nest(overrides or {})))
+
+
+def known_datasets() -> tuple[str, ...]:
+    """Names that `data.name` takes."""
+    return tuple(name.lower() for name in describe_datasets())
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Settings that differ in a way that changes numbers, as "name: old -> new"."""
+    before, after = flatten(to_table(old)), flatten(to_table(new))
+    changed = [name for name in before if name not in NUMBERLESS and before[name] != after[name]]
+    return [f"{name}: {before[name]!r} -> {after[name]!r}" for name in changed]
+
+
+def method_settings(section: MethodConfig) -> dict[str, Any]:
+    """A method's settings by name, without the name of the method."""
+    return {setting.name: getattr(section, setting.name) for setting in fields(MethodConfig)}
+
+
+def _check(name: str, holds: bool, expected: str, value: object) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {value!r}")

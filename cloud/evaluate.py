@@ -1,0 +1,56 @@
+"""Score a finished run on the tasks of any data set that fits its input."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from tqdm import tqdm
+
+from .assemble import draw_all, fixed_sampler, load_split
+from .config import FOLDER, DataConfig, known_datasets
+from .errors import ConfigError
+from .score import Score, measure
+from .trained_run import TrainedRun, load_run
+
+
+def evaluate(
+    run: TrainedRun | str | PathLike[str],
+    data: str | None = None,
+    *,
+    tasks: int = 600,
+    split: str = "test",
+    progress: bool = False,
+) -> Score:
+    """Adapt to fixed tasks exactly as the device does and score their queries.
+
+    Args:
+        run: a finished run, or its directory.
+        data: `NAME=DIR` or `NAME`; None: the run's own data set. Images are preprocessed as in training.
+        tasks: how many; the same number gives the same tasks for every run.
+        split: "test" or "val".
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ConfigError: no finished run, unknown data set, images of another shape, classes too small.
+    """
+    trained = run if isinstance(run, TrainedRun) else load_run(run)
+    if tasks < 2:
+        raise ConfigError(f"tasks must be at least 2 (an interval needs two), got {tasks}")
+    source = trained.config.data if data is None else _source(trained, data)
+    sampler = fixed_sampler(load_split(source, split, trained.spec), trained.config.task)
+    with tqdm(total=tasks, unit="task", disable=not progress) as bar:
+        batches = draw_all(sampler, tasks)
+        return measure(trained.parts.network, trained.parts.method.config, trained.meta, batches, bar.update)
+
+
+def _source(trained: TrainedRun, text: str) -> DataConfig:
+    """Read `NAME=DIR`; a folder's images are converted to what the run was trained on."""
+    name, _, root = text.partition("=")
+    if name not in known_datasets():
+        raise ConfigError(
+            f"data: expected NAME=DIR with NAME one of {', '.join(known_datasets())}, got {text!r}"
+        )
+    spec = trained.spec
+    if name != FOLDER:
+        return DataConfig(name, root or None)
+    return DataConfig(name, root or None, spec.channels, spec.height, spec.mean, spec.std, spec.resize)

@@ -1,0 +1,84 @@
+"""After the last outer step: test the kept model, calibrate it, draw the pictures, write the results."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from .assemble import draw_all
+from .calibrate import Calibration, calibrate
+from .loop import Job, TrainingError, active_layers
+from .outer import Meta
+from .pictures import learning_curve, step_sizes
+from .progress import Progress
+from .run_directory import replace_json, replace_tensors
+from .score import Score, measure
+from .state import Best, State
+from .tasks import EpisodeSampler
+
+PACKAGES = ("edge-adapt", "torch", "numpy")
+
+
+def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> None:
+    """Write model, layer table, pictures and, last, the result.
+
+    Raises:
+        TrainingError: no validated state met the method's constraint.
+    """
+    if state.best is None:
+        raise TrainingError(
+            f"{job.directory.path}: no validated state met the method's constraint; train longer"
+        )
+    parts, meta, config = job.parts, state.best.meta, job.config.train
+    shown.note(f"testing and calibrating the state of step {state.best.step}")
+    network, settings = parts.network, parts.method.config
+    calibration = calibrate(network, settings, meta, draw_all(job.validation, config.validation_tasks))
+    score = measure(network, settings, meta, draw_all(test, config.test_tasks))
+    replace_tensors(job.directory.model, {**meta.learned, "alpha": meta.alpha})
+    replace_json(job.directory.layers, layer_rows(job, calibration))
+    learning_curve(state.history, job.directory.path / "learning_curve.png")
+    step_sizes(meta.alpha, [layer.name for layer in network.layers], job.directory.path / "step_sizes.png")
+    replace_json(job.directory.result, _result(job, state, state.best, score))
+
+
+def layer_rows(job: Job, calibration: Calibration) -> list[dict[str, Any]]:
+    """The layer table as plain values: geometry, then `macs`, `cap` and `benefit` per step."""
+    return [
+        {**asdict(layer), "macs": layer.macs, "cap": cap, "benefit": benefit}
+        for layer, cap, benefit in zip(
+            job.parts.network.layers, calibration.caps, calibration.benefits, strict=True
+        )
+    ]
+
+
+def _result(job: Job, state: State, best: Best, score: Score) -> dict[str, Any]:
+    row = next(row for row in state.history if row["step"] == best.step)
+    config = job.config
+    return {
+        "recipe": config.recipe,
+        "method": config.method.name,
+        "backbone": config.backbone,
+        "data": config.data.name,
+        "ways": config.task.ways,
+        "shots": config.task.shots,
+        "seed": config.seed,
+        "step": best.step,
+        "validation": {
+            "accuracy": row["validation_accuracy"],
+            "ci95": row["validation_ci95"],
+            "tasks": config.train.validation_tasks,
+        },
+        "test": asdict(score),
+        "zero_step_sizes": zero_share(best.meta),
+        "active_layers": active_layers(best.meta),
+        "seconds": round(state.seconds, 1),
+        "input": job.parts.spec.to_json(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def zero_share(meta: Meta) -> float:
+    """Share of the step sizes that are exactly zero."""
+    return float((meta.alpha == 0).double().mean())

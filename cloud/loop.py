@@ -1,0 +1,161 @@
+"""The outer loop: meta-gradient, Adam, validation, model selection; each step makes a new state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from . import adam
+from .assemble import Parts, draw, draw_all
+from .config import RunConfig
+from .outer import Meta
+from .progress import Progress
+from .run_directory import RunDirectory
+from .score import measure
+from .state import Best, State
+from .tasks import EpisodeSampler
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, although the configuration was fine (the loss is no number, nothing to keep)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the loop works with; nothing in it changes.
+
+    Attributes:
+        parts: configuration, network and method.
+        training: tasks of the training classes.
+        validation: the fixed validation tasks.
+        directory: where states are saved.
+    """
+
+    parts: Parts
+    training: EpisodeSampler
+    validation: EpisodeSampler
+    directory: RunDirectory
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings in force."""
+        return self.parts.config
+
+
+def begin(job: Job) -> State:
+    """The state before the first outer step, saved in a new run directory."""
+    job.directory.begin(job.config)
+    meta = job.parts.method.init(job.config.seed)
+    state = State(0, meta, adam.init(meta.learned))
+    job.directory.save(state, job.config)
+    return state
+
+
+def run(job: Job, state: State, shown: Progress) -> State:
+    """Train to the last step.
+
+    Raises:
+        TrainingError: the loss is no number any more; the checkpoint on disk is the last good one.
+        KeyboardInterrupt: after the last finished step was saved.
+    """
+    try:
+        while True:
+            if _validation_is_due(job.config, state):
+                state = _validate(job, state)
+                job.directory.save(state, job.config)
+                shown.validated(state.history[-1])
+            if state.step == job.config.train.outer_steps:
+                return state
+            state = _advance(job, state)
+            shown.step(state)
+    except KeyboardInterrupt:
+        job.directory.save(state, job.config)
+        raise
+
+
+def _validation_is_due(config: RunConfig, state: State) -> bool:
+    at_end = state.step == config.train.outer_steps or state.step % config.train.validate_every == 0
+    return bool(state.pending) and at_end
+
+
+def _advance(job: Job, state: State) -> State:
+    """One outer step: tasks, meta-gradient, Adam, what the method does after it."""
+    started = time.perf_counter()
+    config, method, step = job.config.train, job.parts.method, state.step + 1
+    batch = draw(job.training, state.step * config.tasks_per_step, config.tasks_per_step)
+    result = method.meta_gradient(state.meta, batch, state.step / config.outer_steps)
+    _refuse_nan(job, step, result.metrics["query_loss"], result.grads.values())
+    rates = _rates(job, state)
+    learned, moments = adam.update(state.meta.learned, result.grads, state.adam, rates)
+    meta = method.after_step(replace(state.meta, learned=learned), result, step / config.outer_steps)
+    seconds = state.seconds + time.perf_counter() - started
+    pending = (*state.pending, result.metrics)
+    return replace(state, step=step, meta=meta, adam=moments, pending=pending, seconds=seconds)
+
+
+def _rates(job: Job, state: State) -> dict[str, float]:
+    """Adam's learning rate by name: the method's groups, all on the same cosine."""
+    config = job.config.train
+    floor = config.final_learning_rate / config.learning_rate
+    decay = cosine(state.step / config.outer_steps, floor)
+    groups = job.parts.method.param_groups(state.meta, config.learning_rate)
+    return {name: group["lr"] * decay for group in groups for name in group["names"]}
+
+
+def _refuse_nan(job: Job, step: int, loss: float, tensors: Iterable[Tensor] = ()) -> None:
+    """Stop before numbers that are none reach the state."""
+    if not math.isfinite(loss) or not all(bool(value.isfinite().all()) for value in tensors):
+        raise TrainingError(
+            f"loss or gradient is not a number at outer step {step}; {job.directory.checkpoint} keeps "
+            "the last good state; start again with a lower train.learning_rate or method.inner_step_size"
+        )
+
+
+def _validate(job: Job, state: State) -> State:
+    """Score the state on the validation tasks, and keep it if it is the best that the method accepts."""
+    started = time.perf_counter()
+    parts, config = job.parts, job.config.train
+    tasks = draw_all(job.validation, config.validation_tasks)
+    score = measure(parts.network, parts.method.config, state.meta, tasks)
+    _refuse_nan(job, state.step, score.loss)
+    best = state.best
+    if _eligible(parts, state) and (best is None or score.accuracy > best.accuracy):
+        best = Best(state.step, score.accuracy, state.meta)
+    seconds = state.seconds + time.perf_counter() - started
+    row = {
+        "step": state.step,
+        "loss": _mean(state, "query_loss"),
+        "accuracy": _mean(state, "query_accuracy"),
+        "validation_loss": score.loss,
+        "validation_accuracy": score.accuracy,
+        "validation_ci95": score.ci95,
+        "active_layers": active_layers(state.meta),
+        "zero_step_sizes": float((state.meta.alpha == 0).double().mean()),
+        "kept": int(best is not None and best.step == state.step),
+        "seconds": round(seconds, 2),
+    }
+    return replace(state, best=best, history=(*state.history, row), pending=(), seconds=seconds)
+
+
+def _eligible(parts: Parts, state: State) -> bool:
+    """Whether the method accepts this state as a result (optional method hook `eligible(meta, progress)`)."""
+    accepts = getattr(parts.method, "eligible", None)
+    return accepts is None or bool(accepts(state.meta, state.step / parts.config.train.outer_steps))
+
+
+def _mean(state: State, name: str) -> float:
+    return sum(metrics[name] for metrics in state.pending) / len(state.pending)
+
+
+def active_layers(meta: Meta) -> int:
+    """Layers with a step size other than zero at some step."""
+    return int((meta.alpha != 0).any(0).sum())
+
+
+def cosine(progress: float, floor: float) -> float:
+    """Factor on a learning rate: from 1 at progress 0 along half a cosine to `floor` at progress 1."""
+    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2

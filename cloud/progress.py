@@ -1,0 +1,65 @@
+"""What a person sees of training: a bar with loss, accuracy and active layers, a line per validation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+
+from .state import State
+
+FIRST_GUESS_AFTER = 10
+
+
+class Progress:
+    """A progress bar on stderr (or nothing at all); it never touches what is computed."""
+
+    def __init__(self, total: int, start: int, shown: bool) -> None:
+        interval = 0.5 if sys.stderr.isatty() else 15.0
+        self._bar = tqdm(
+            total=total, initial=start, unit="step", disable=not shown, file=sys.stderr, dynamic_ncols=True,
+            mininterval=interval,
+        )  # fmt: skip
+        self._start = start
+
+    def step(self, state: State) -> None:
+        """Show the state after one outer step."""
+        self._bar.set_postfix(_shown(state.pending[-1]), refresh=False)
+        self._bar.update(1)
+        elapsed = float(self._bar.format_dict["elapsed"])
+        if state.step - self._start == FIRST_GUESS_AFTER:
+            left = elapsed / FIRST_GUESS_AFTER * (self._bar.total - state.step)
+            self.note(f"about {minutes(left)} for {self._bar.total - state.step} more steps, plus validation")
+
+    def validated(self, row: Mapping[str, float]) -> None:
+        """Show one row of the metrics."""
+        self.note(
+            f"step {row['step']:.0f}: validation accuracy {row['validation_accuracy']:.4f} "
+            f"± {row['validation_ci95']:.4f}, {row['active_layers']:.0f} layers active, "
+            f"{row['zero_step_sizes']:.0%} of the step sizes zero"
+        )
+
+    def note(self, text: str) -> None:
+        """Show one line above the bar."""
+        if not self._bar.disable:
+            self._bar.write(text, file=sys.stderr)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it: `40 s`, `3.5 min`."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
+def _shown(metrics: Mapping[str, float]) -> dict[str, str]:
+    chosen = {"query_loss": ".3f", "query_accuracy": ".3f", "active_layers": ".0f"}
+    return {name: format(metrics[name], form) for name, form in chosen.items() if name in metrics}

@@ -1,0 +1,139 @@
+"""The run directory: which files there are, and how each is written (complete or not at all)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import RunConfig, differences
+from .errors import ConfigError
+from .settings import read_toml, to_table, write_toml
+from .state import State, load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and writers of one run.
+
+    config.toml        the resolved configuration
+    checkpoint.pt      the last validated (or interrupted) state; training resumes from it
+    metrics.csv        one row per validation
+    model.safetensors  the kept meta-parameters: weights, alpha (K, L), attention
+    layers.json        the layer table with caps and benefits per step
+    result.json        accuracy on validation and test tasks, seconds, versions; written last
+    *.png              learning_curve, step_sizes
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state training resumes from."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per validation, CSV."""
+        return self.path / "metrics.csv"
+
+    @property
+    def model(self) -> Path:
+        """The kept meta-parameters."""
+        return self.path / "model.safetensors"
+
+    @property
+    def layers(self) -> Path:
+        """The layer table, JSON."""
+        return self.path / "layers.json"
+
+    @property
+    def result(self) -> Path:
+        """What the run achieved, JSON; a run without it is not finished."""
+        return self.path / "result.json"
+
+    def begin(self, config: RunConfig) -> None:
+        """Make the directory for a new run.
+
+        Raises:
+            ConfigError: it exists and holds something.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(
+                f"{self.path} exists and is not empty: add --resume to go on, or choose another --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_text(self.config, write_toml(to_table(config)))
+
+    def resume(self, config: RunConfig) -> State:
+        """The state of an interrupted run.
+
+        Raises:
+            ConfigError: nothing to resume, or the configuration changed since; the settings are named.
+        """
+        state, table = load_checkpoint(self.checkpoint)
+        changed = differences(RunConfig.from_table(table), config)
+        if changed:
+            raise ConfigError(
+                f"{self.path} was started with other settings, so it cannot be resumed: {changed[0]}"
+            )
+        return state
+
+    def save(self, state: State, config: RunConfig) -> None:
+        """Write checkpoint and metrics."""
+        save_checkpoint(self.checkpoint, state, to_table(config))
+        replace_text(self.metrics, to_csv(state.history))
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration of a run directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    file = RunDirectory(path).config
+    if not file.is_file():
+        raise ConfigError(f"{path} is no run directory: {file.name} is missing")
+    return RunConfig.from_table(read_toml(file.read_text(encoding="utf-8"), str(file)))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file through a temporary sibling."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def replace_json(path: Path, content: Any) -> None:
+    """Write JSON through a temporary sibling."""
+    replace_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def replace_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file through a temporary sibling."""
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, partial)
+    os.replace(partial, path)
+
+
+def to_csv(rows: Sequence[Mapping[str, float]]) -> str:
+    """Comma-separated text with a header; all rows have the first one's columns."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()

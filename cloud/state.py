@@ -1,0 +1,96 @@
+"""Where training stands after an outer step, and the checkpoint file that holds it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adam import AdamState
+from .errors import ConfigError
+from .outer import Meta
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Best:
+    """The meta-parameters that are kept: best validation accuracy among the states the method accepts."""
+
+    step: int
+    accuracy: float
+    meta: Meta
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the next outer step depends on; a value, so an interrupt between steps loses nothing.
+
+    Attributes:
+        step: outer steps done.
+        meta: meta-parameters after them.
+        adam: the optimizer's state.
+        best: None until a state the method accepts was validated.
+        history: one row of `metrics.csv` per validation.
+        pending: metrics of the steps since the last validation.
+        seconds: time spent so far, over all resumptions.
+    """
+
+    step: int
+    meta: Meta
+    adam: AdamState
+    best: Best | None = None
+    history: tuple[dict[str, float], ...] = ()
+    pending: tuple[dict[str, float], ...] = ()
+    seconds: float = 0.0
+
+
+def save_checkpoint(path: Path, state: State, config: Mapping[str, Any]) -> None:
+    """Write a checkpoint that `torch.load(weights_only=True)` reads; it replaces an old one when complete."""
+    content = {"format": FORMAT, "config": dict(config), "state": asdict(state)}
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
+    """Read a checkpoint back: the state and the configuration's table.
+
+    Raises:
+        ConfigError: the file is missing, damaged or of another format.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: there is nothing to resume; leave --resume away")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        found, stored = content["format"], content["state"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+        raise ConfigError(
+            f"{path} is no checkpoint or is damaged ({type(error).__name__}); start again"
+        ) from None
+    if found != FORMAT:
+        raise ConfigError(f"{path} has checkpoint format {found}, this version reads {FORMAT}; start again")
+    return _restore(stored), content["config"]
+
+
+def _restore(stored: Mapping[str, Any]) -> State:
+    best = stored["best"]
+    return State(
+        step=stored["step"],
+        meta=_meta(stored["meta"]),
+        adam=AdamState(**stored["adam"]),
+        best=None if best is None else Best(best["step"], best["accuracy"], _meta(best["meta"])),
+        history=tuple(stored["history"]),
+        pending=tuple(stored["pending"]),
+        seconds=stored["seconds"],
+    )
+
+
+def _meta(stored: Mapping[str, dict[str, Tensor]]) -> Meta:
+    return Meta(stored["learned"], stored["fixed"])

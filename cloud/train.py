@@ -1,0 +1,69 @@
+"""Meta-train from a recipe to a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .assemble import Parts, assemble, fixed_sampler, load_split, training_sampler
+from .config import RunConfig, method_settings
+from .errors import ConfigError
+from .finish import finish
+from .loop import Job, begin, run
+from .progress import Progress
+from .recipes import read_recipe
+from .run_directory import RunDirectory
+from .trained_run import TrainedRun, load_run
+
+
+def train(
+    recipe: str,
+    out: str | PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: str | PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> TrainedRun:
+    """Meta-train, and leave a run directory behind.
+
+    Args:
+        recipe: a recipe's name (`meta-train list`), or the path of a .toml file.
+        out: the run directory; must not exist or be empty, unless resuming.
+        overrides: settings to change, e.g. {"train.outer_steps": 500, "method.rho_fw": 0.5}.
+        data: the folder of images, or the directory that holds the data set's file (`data.root`).
+        resume: go on from the checkpoint in `out`; the numbers are those of an uninterrupted run.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ConfigError: a setting that is unknown, out of range, fixed by the method, or does not fit the data.
+        TrainingError: the loss is no longer a number (the last good checkpoint is kept), or no validated
+            state met the method's constraint.
+        KeyboardInterrupt: after the state was saved.
+    """
+    changes = dict(overrides or {}) | ({} if data is None else {"data.root": str(data)})
+    config = RunConfig.from_table(read_recipe(recipe), changes)
+    training = training_sampler(config)
+    validation = fixed_sampler(load_split(config.data, "val"), config.task)
+    test = fixed_sampler(load_split(config.data, "test"), config.task)
+    parts = assemble(config, training.dataset.spec)
+    _refuse_ignored(parts, changes)
+    job = Job(parts, training, validation, RunDirectory(Path(out)))
+    state = job.directory.resume(parts.config) if resume else begin(job)
+    if not job.directory.result.exists():
+        with Progress(parts.config.train.outer_steps, state.step, progress) as shown:
+            finish(job, run(job, state, shown), test, shown)
+    return load_run(out)
+
+
+def _refuse_ignored(parts: Parts, changes: Mapping[str, Any]) -> None:
+    """A setting that was asked for must be in force."""
+    in_force = method_settings(parts.config.method)
+    for name, value in changes.items():
+        section, _, key = name.partition(".")
+        wanted = None if value == "none" else value
+        if section == "method" and key in in_force and in_force[key] != wanted:
+            fixed = f"{parts.method.name} fixes it to {in_force[key]!r}"
+            raise ConfigError(f"{name}: {fixed}, so {value!r} would have no effect")
