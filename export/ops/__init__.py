@@ -1,1 +1,12 @@
-"""Placeholder."""
+"""One file per family of operations; together they are the registry of rules, one rule per operation."""
+
+from __future__ import annotations
+
+from . import activation, attention, conv, fc, loss, norm, pool, shape, update
+from .rule import Extra, Match, Rule
+
+_FAMILIES = (conv, fc, norm, activation, pool, shape, loss, attention, update)
+
+RULES: dict[str, Rule] = {rule.kind: rule for family in _FAMILIES for rule in family.RULES}
+
+__all__ = ["RULES", "Extra", "Match", "Rule"]

@@ -1,0 +1,89 @@
+"""Reverse-mode differentiation of a program: forward section in, a whole adaptation out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..edge.program import BATCH, Op, Program, Tensor
+from .ops import RULES
+from .passes import AssignRoles, apply
+from .tape import LayerAttention, Tape
+
+
+def differentiate(forward: Program, attention: Mapping[str, LayerAttention], steps: int) -> Program:
+    """Add the loss, backward, attention and update sections.
+
+    Args:
+        forward: a program with a forward section, its layers, and `logits` among its outputs.
+        attention: by layer name; layers without attention are absent.
+        steps: K, rows of the step-size table.
+
+    Returns:
+        A program whose every layer has a gradient `grad::PARAM` and an update `updated::PARAM` per parameter.
+    """
+    tensors = dict(forward.tensors)
+    loss = _add_loss(tensors, forward.outputs["logits"])
+    ops = (*forward.sections["forward"], loss)
+    tape = Tape(tensors, _depending(ops, forward), attention, _readers(ops))
+    for op in reversed(ops):
+        rule = RULES[op.kind]
+        if rule.gradient is None:
+            raise ValueError(f"{op.kind} has no gradient rule")
+        rule.gradient(tape, op)
+    updates = _add_updates(tensors, forward, steps)
+    program = replace(
+        forward,
+        tensors=tensors,
+        sections={
+            **forward.sections,
+            "loss": (loss,),
+            "backward": tuple(tape.backward),
+            "attention": tuple(tape.attending),
+            "update": tuple(updates),
+        },
+        inputs={**forward.inputs, **{name: name for name in loss.inputs[1:]}},
+        outputs={**forward.outputs, "loss": loss.outputs[0]},
+        steps=steps,
+    )
+    return apply(AssignRoles(), program).program
+
+
+def _add_loss(tensors: dict[str, Tensor], logits: str) -> Op:
+    classes = tensors[logits].shape[1]
+    for tensor in (
+        Tensor("labels", (BATCH,), "int64", "input"),
+        Tensor("sample_weight", (BATCH,), role="input"),
+        Tensor("class_mask", (classes,), role="input"),
+        Tensor("loss", ()),
+        Tensor(f"d::{logits}", (BATCH, classes)),
+    ):
+        tensors[tensor.name] = tensor
+    inputs = (logits, "labels", "sample_weight", "class_mask")
+    return Op("SoftmaxCrossEntropy", inputs, ("loss", f"d::{logits}"), "loss")
+
+
+def _depending(ops: Sequence[Op], program: Program) -> frozenset[str]:
+    """Values that depend on a layer's parameter: only these have a gradient that anyone reads."""
+    found = {name for layer in program.layers for name in layer.params}
+    for op in ops:
+        if found.intersection(op.inputs):
+            found.update(op.outputs)
+    return frozenset(found)
+
+
+def _readers(ops: Sequence[Op]) -> Counter[str]:
+    return Counter(name for op in ops for name in op.inputs if name)
+
+
+def _add_updates(tensors: dict[str, Tensor], program: Program, steps: int) -> list[Op]:
+    tensors["alpha"] = Tensor("alpha", (steps, len(program.layers)), role="step-size")
+    updates = []
+    for layer in program.layers:
+        for param, gradient in zip(layer.params, layer.grads, strict=True):
+            name = f"updated::{param}"
+            tensors[name] = Tensor(name, tensors[param].shape)
+            attrs = {"layer_index": layer.index}
+            updates.append(Op("SgdUpdate", (param, gradient, "alpha"), (name,), layer.name, attrs))
+    return updates

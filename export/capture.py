@@ -1,0 +1,89 @@
+"""A torch module becomes the forward section of a program, by way of the dynamo ONNX exporter."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from ..edge.program import BATCH, Program
+from .errors import ExportError
+from .onnx_import import import_forward
+
+OPSET = 18
+
+
+def capture(module: nn.Module, sample_shape: tuple[int, ...], layer_names: tuple[str, ...] = ()) -> Program:
+    """Capture a module.
+
+    Args:
+        module: images (N, *sample_shape) to logits (N, classes), in any dtype; it is not changed.
+        sample_shape: (C, H, W) of one sample.
+        layer_names: layers in the order of the step-size table; the order of execution when empty.
+
+    Returns:
+        A program with a forward section only; parameters keep their torch names.
+
+    Raises:
+        ExportError: the exporter fails, or the graph holds what no rule recognises; names the node.
+    """
+    params = frozenset(name for name, _ in module.named_parameters())
+    return import_forward(to_onnx(module, sample_shape), params, layer_names)
+
+
+def to_onnx(module: nn.Module, sample_shape: tuple[int, ...]) -> ModelProto:
+    """Run the dynamo exporter on a float32 copy in evaluation mode; its warnings and log lines are silenced.
+
+    Raises:
+        ExportError: what the exporter cannot trace, in one line.
+    """
+    plain = copy.deepcopy(module).to("cpu", torch.float32).eval()
+    sample = torch.zeros(2, *sample_shape)
+    try:
+        with _quiet():
+            exported = torch.onnx.export(
+                plain,
+                (sample,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                optimize=False,
+                verbose=False,
+            )
+    except Exception as error:
+        cause = _root(error)
+        text = " ".join(str(cause).split())[:300]
+        raise ExportError(
+            f"{type(module).__name__}: torch cannot export this module ({type(cause).__name__}: {text})"
+        ) from error
+    if exported is None:
+        raise ExportError(f"{type(module).__name__}: torch's exporter returned nothing")
+    return exported.model_proto
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter: torch's loggers and every Python warning, for the duration."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,146 @@
+"""A forward ONNX graph, indexed so that operations can be recognised backwards from the output."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from ..edge.program import BATCH
+from .errors import ExportError
+
+_VIEWS = ("Unsqueeze", "Reshape", "Cast", "CastLike", "Identity")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+Shape = tuple[int | str, ...]
+
+
+class ForwardGraph:
+    """Look-ups on the graph of an ONNX model with one input and one output.
+
+    Attributes:
+        input: name of the graph's input.
+        output: name of the graph's output.
+        params: names of the initializers that are parameters of the module.
+
+    Raises:
+        ExportError: the graph has more than one input or output.
+    """
+
+    def __init__(self, model: ModelProto, params: frozenset[str]) -> None:
+        graph = model.graph
+        if len(graph.input) != 1 or len(graph.output) != 1:
+            raise ExportError(
+                f"the module has {len(graph.input)} inputs and {len(graph.output)} outputs; "
+                "expected one image tensor in and one logits tensor out"
+            )
+        self._model = model
+        self.input, self.output = graph.input[0].name, graph.output[0].name
+        self.params = params
+        self._producers = {name: node for node in graph.node for name in node.output}
+        self._positions = {name: at for at, node in enumerate(graph.node) for name in node.output}
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        infos = (*graph.input, *graph.output, *graph.value_info)
+        self._shapes = {info.name: _shape(info) for info in infos}
+
+    def resolve(self, value: str) -> str:
+        """The value itself, or what it is an identical copy of."""
+        while value in self._producers and self._producers[value].op_type == "Identity":
+            value = self._producers[value].input[0]
+        return value
+
+    def producer(self, value: str, kind: str | None = None) -> NodeProto | None:
+        """The node that computes a value, if there is one and it is of the kind asked for."""
+        node = self._producers.get(self.resolve(value))
+        return node if node is not None and kind in (None, node.op_type) else None
+
+    def position(self, value: str) -> int:
+        """Place of the value's node in execution order."""
+        return self._positions[value]
+
+    def shape(self, value: str) -> Shape:
+        """Shape of a value; the batch axis is "N".
+
+        Raises:
+            ExportError: an axis other than the first is not a fixed number.
+        """
+        shape = self._shapes.get(value)
+        if shape is None or any(not isinstance(axis, int) for axis in shape[1:]):
+            raise ExportError(
+                f"the shape of {value!r} is not fixed but for the batch; use fixed sizes in the module"
+            )
+        return shape
+
+    def parameter(self, value: str) -> str | None:
+        """Name of the module parameter that a value is, seen through reshapes and casts."""
+        while value not in self.params:
+            node = self._producers.get(value)
+            if node is None or node.op_type not in _VIEWS:
+                return None
+            value = node.input[0]
+        return value
+
+    def constant(self, value: str) -> NDArray[Any] | None:
+        """The number(s) a value always has, or None if it depends on the input or on a parameter."""
+        nodes: list[NodeProto] = []
+        seen: set[str] = set()
+        if not self._collect(value, nodes, seen):
+            return None
+        used = [tensor for name, tensor in self._initializers.items() if name in seen]
+        output = helper.make_tensor_value_info(value, TensorProto.UNDEFINED, None)
+        graph = helper.make_graph(nodes, "constant", [], [output], used)
+        model = helper.make_model(graph, opset_imports=self._model.opset_import)
+        (result,) = ReferenceEvaluator(model).run(None, {})
+        return np.asarray(result)
+
+    def _collect(self, value: str, nodes: list[NodeProto], seen: set[str]) -> bool:
+        if value in seen or not value:
+            return True
+        seen.add(value)
+        if value in self._initializers:
+            return value not in self.params
+        node = self._producers.get(value)
+        if node is None or node.op_type == "Shape":
+            return False
+        if node.op_type == "CastLike":
+            node = helper.make_node("Identity", [node.input[0]], list(node.output))
+        fixed = all(self._collect(name, nodes, seen) for name in node.input)
+        nodes.append(node)
+        return fixed
+
+    def scope(self, node: NodeProto) -> str:
+        """Module path of a node ("conv1", "block.norm"), by the exporter's metadata, else its name."""
+        for entry in node.metadata_props:
+            if entry.key == _SCOPES:
+                path = ast.literal_eval(entry.value)
+                return str(path[-2] or path[-1])
+        return str(node.name)
+
+    def weights(self) -> Iterator[tuple[str, Shape]]:
+        """Names and shapes of the parameters."""
+        for name in self._initializers:
+            if name in self.params:
+                yield name, tuple(self._initializers[name].dims)
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values; strings are decoded, tensors become arrays."""
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+
+
+def _shape(info: ValueInfoProto) -> Shape:
+    dims = info.type.tensor_type.shape.dim
+    axes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims]
+    return (BATCH, *axes[1:]) if axes and isinstance(axes[0], str) else tuple(axes)

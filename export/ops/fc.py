@@ -1,0 +1,64 @@
+"""Fully connected layer: a Gemm with the weight transposed."""
+
+from __future__ import annotations
+
+from onnx import NodeProto
+
+from ...edge.program import Op
+from ..errors import ExportError
+from ..forward_graph import ForwardGraph, attributes
+from ..onnx_builder import Builder, sample_scale
+from ..tape import SAMPLE_WEIGHT, Tape
+from .rule import Match, Rule
+
+_PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
+
+
+def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
+    if node.op_type != "Gemm":
+        return None
+    attrs = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0} | attributes(node)
+    weight, *bias = (graph.parameter(name) for name in node.input[1:])
+    if weight is None or None in bias or any(attrs[name] != value for name, value in _PLAIN.items()):
+        raise ExportError(
+            f"node {node.name!r} (Gemm): expected a linear layer, x w^T + b, with parameters w and b"
+        )
+    return Match((node.input[0],), (weight, bias[0] or "" if bias else ""))
+
+
+def _gradient(tape: Tape, op: Op) -> None:
+    x, w, b = op.inputs
+    gy = tape.gradient(op.outputs[0])
+    fw, bw = tape.attend(op, x, gy)
+    tape.to_input(op, "FcInputGrad", (gy, w))
+    tape.to_parameter(op, w, "FcWeightGrad", (x, gy, SAMPLE_WEIGHT, fw, bw))
+    tape.to_parameter(op, b, "FcBiasGrad", (gy, SAMPLE_WEIGHT, bw))
+
+
+def _expand(builder: Builder, op: Op) -> None:
+    builder.add_many("Gemm", op.inputs, op.outputs, {"transB": 1})
+
+
+def _expand_input_grad(builder: Builder, op: Op) -> None:
+    builder.add("MatMul", *op.inputs, out=op.outputs[0])
+
+
+def _expand_weight_grad(builder: Builder, op: Op) -> None:
+    x, gy, sample_weight, fw, bw = op.inputs
+    scaled = builder.add("Mul", gy, sample_scale(builder, sample_weight, bw))
+    if fw:
+        x = builder.add("Mul", x, fw)
+    builder.add("Gemm", scaled, x, out=op.outputs[0], transA=1)
+
+
+def _expand_bias_grad(builder: Builder, op: Op) -> None:
+    gy, sample_weight, bw = op.inputs
+    builder.total(builder.add("Mul", gy, sample_scale(builder, sample_weight, bw)), (0,), out=op.outputs[0])
+
+
+RULES = (
+    Rule("Fc", _expand, _match, _gradient, "fc"),
+    Rule("FcInputGrad", _expand_input_grad),
+    Rule("FcWeightGrad", _expand_weight_grad),
+    Rule("FcBiasGrad", _expand_bias_grad),
+)

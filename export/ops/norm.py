@@ -1,0 +1,118 @@
+"""GroupNorm: in ONNX a reshape to groups, InstanceNormalization, a reshape back, Mul and Add."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto
+
+from ...edge.program import BATCH, Op
+from ..errors import ExportError
+from ..forward_graph import ForwardGraph, attributes
+from ..onnx_builder import Builder, sample_scale
+from ..tape import SAMPLE_WEIGHT, Tape
+from .rule import Extra, Match, Rule, integer, number
+
+
+def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
+    """Recognise Add(Mul(Reshape(InstanceNormalization(Reshape(x))), scale), bias), in either order."""
+    if node.op_type != "Add":
+        return None
+    product, bias = _operands(graph, node)
+    inner = graph.producer(product, "Mul") if bias else None
+    if inner is None:
+        return None
+    back, scale = _operands(graph, inner)
+    reshape = graph.producer(back, "Reshape") if scale else None
+    norm = graph.producer(reshape.input[0], "InstanceNormalization") if reshape else None
+    split = graph.producer(norm.input[0], "Reshape") if norm else None
+    if norm is None or split is None:
+        return None
+    return _normalised(graph, norm, split, (scale, bias))
+
+
+def _operands(graph: ForwardGraph, node: NodeProto) -> tuple[str, str]:
+    """(computed operand, parameter name) of a commutative node; the name is "" where there is none."""
+    for value, other in (tuple(node.input), tuple(node.input)[::-1]):
+        if name := graph.parameter(other):
+            return value, name
+    return node.input[0], ""
+
+
+def _normalised(graph: ForwardGraph, norm: NodeProto, split: NodeProto, params: tuple[str, str]) -> Match:
+    x = split.input[0]
+    shape, target = graph.shape(x), graph.constant(split.input[1])
+    ones, zeros = graph.constant(norm.input[1]), graph.constant(norm.input[2])
+    plain = ones is not None and zeros is not None and np.all(ones == 1) and np.all(zeros == 0)
+    if target is None or len(target) != 3 or int(shape[1]) % int(target[1]) or not plain:
+        raise ExportError(
+            f"node {norm.name!r} (InstanceNormalization) is not a GroupNorm; use torch.nn.GroupNorm"
+        )
+    groups = int(target[1])
+    eps = float(np.float32(attributes(norm).get("epsilon", 1e-5)))
+    extras = (Extra("x_hat", shape), Extra("inv_std", (BATCH, groups)))
+    return Match((x,), params, 5, {"groups": groups, "eps": float(f"{eps:.7g}")}, extras)
+
+
+def _gradient(tape: Tape, op: Op) -> None:
+    _, scale, bias = op.inputs
+    y, x_hat, inv_std = op.outputs
+    gy = tape.gradient(y)
+    fw, bw = tape.attend(op, x_hat, gy)
+    tape.to_input(op, "GroupNormInputGrad", (gy, x_hat, inv_std, scale), {"groups": op.attrs["groups"]})
+    tape.to_parameter(op, scale, "GroupNormScaleGrad", (gy, x_hat, SAMPLE_WEIGHT, fw, bw))
+    tape.to_parameter(op, bias, "GroupNormBiasGrad", (gy, SAMPLE_WEIGHT, bw))
+
+
+def _expand(builder: Builder, op: Op) -> None:
+    x, scale, bias = op.inputs
+    y, x_hat, inv_std = op.outputs
+    grouped = builder.reshape(x, (0, integer(op, "groups"), -1))
+    centred = builder.add("Sub", grouped, builder.mean(grouped, [2]))
+    variance = builder.mean(builder.add("Mul", centred, centred), [2])
+    deviation = builder.add("Sqrt", builder.add("Add", variance, builder.floats(number(op, "eps"))))
+    inverse = builder.add("Reciprocal", deviation)
+    if inv_std:
+        builder.add("Squeeze", inverse, builder.ints([2]), out=inv_std)
+    rank = len(builder.shape(x)) + 1
+    normal = builder.reshape(builder.add("Mul", centred, inverse), (0, *builder.shape(x)), out=x_hat)
+    scaled = builder.add("Mul", normal, builder.over_space(scale, rank))
+    builder.add("Add", scaled, builder.over_space(bias, rank), out=y)
+
+
+def _expand_input_grad(builder: Builder, op: Op) -> None:
+    """gx = inv_std * (g - mean(g) - x_hat * mean(g * x_hat)), g = scale * gy, means over sample and group."""
+    gy, x_hat, inv_std, scale = op.inputs
+    shape = builder.shape(gy)
+    split = (0, integer(op, "groups"), -1)
+    g = builder.reshape(builder.add("Mul", gy, builder.over_space(scale, len(shape) + 1)), split)
+    normal = builder.reshape(x_hat, split)
+    along = builder.add("Mul", normal, builder.mean(builder.add("Mul", g, normal), [2]))
+    centred = builder.add("Sub", builder.add("Sub", g, builder.mean(g, [2])), along)
+    scaled = builder.add("Mul", centred, builder.add("Unsqueeze", inv_std, builder.ints([2])))
+    builder.reshape(scaled, (0, *shape), out=op.outputs[0])
+
+
+def _expand_scale_grad(builder: Builder, op: Op) -> None:
+    gy, x_hat, sample_weight, fw, bw = op.inputs
+    _weighted_total(
+        builder, builder.add("Mul", gy, x_hat), gy, sample_scale(builder, sample_weight, fw, bw), op
+    )
+
+
+def _expand_bias_grad(builder: Builder, op: Op) -> None:
+    gy, sample_weight, bw = op.inputs
+    _weighted_total(builder, gy, gy, sample_scale(builder, sample_weight, bw), op)
+
+
+def _weighted_total(builder: Builder, value: str, like: str, scale: str, op: Op) -> None:
+    rank = len(builder.shape(like)) + 1
+    scaled = builder.add("Mul", value, builder.over_space(scale, rank))
+    builder.total(scaled, (0, *range(2, rank)), out=op.outputs[0])
+
+
+RULES = (
+    Rule("GroupNorm", _expand, _match, _gradient, "norm"),
+    Rule("GroupNormInputGrad", _expand_input_grad),
+    Rule("GroupNormScaleGrad", _expand_scale_grad),
+    Rule("GroupNormBiasGrad", _expand_bias_grad),
+)

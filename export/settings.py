@@ -1,0 +1,97 @@
+"""What adaptation needs beside the network: step sizes, meta attention, and what is known about the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ..edge.inputs import InputSpec
+from .errors import ExportError
+
+Array = NDArray[np.float32]
+Side = Literal["fw", "bw"]
+SIDES: tuple[Side, Side] = ("fw", "bw")
+
+
+@dataclass(frozen=True)
+class AttentionModule:
+    """Two dense layers C -> H -> C: w1 (H, C), b1 (H,), w2 (C, H), b2 (C,)."""
+
+    w1: Array
+    b1: Array
+    w2: Array
+    b2: Array
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """How pi becomes gamma (p-Meta sec. 3.3, Alg. 1).
+
+    Attributes:
+        rho_fw: share of the attention that clipping may drop, input side; in [0, 1).
+        rho_bw: the same, output side.
+        cap: most channels kept by forward attention, or None.
+        bw_input: "rms" normalises the pooled gradient, "raw" does not.
+    """
+
+    rho_fw: float = 0.3
+    rho_bw: float = 0.0
+    cap: int | None = None
+    bw_input: Literal["rms", "raw"] = "rms"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything a bundle is made from; `source_of_run` builds one from a training run.
+
+    Attributes:
+        name: of the bundle, for example "conv4-omniglot-p-meta".
+        module: torch module, images (N, C, H, W) to logits (N, ways); its parameters are the initial weights.
+        input: shape and preprocessing of an image.
+        layer_names: module paths of all layers, in the order of alpha's columns.
+        alpha: step sizes (K, L); an exact zero means: not updated in that step.
+        attention: layer -> side -> module; layers and sides without attention are absent.
+        settings: how attention selects channels.
+        samples: support samples the model was meta-trained for.
+        caps: (K, L) most channels that forward attention kept on validation tasks, or None.
+        benefits: (K, L) mean of alpha*|g|^2 on validation tasks, or None.
+        provenance: recipe, seed, versions, meta-test accuracy.
+
+    Raises:
+        ExportError: shapes that do not fit together.
+    """
+
+    name: str
+    module: nn.Module
+    input: InputSpec
+    layer_names: tuple[str, ...]
+    alpha: Array
+    attention: Mapping[str, Mapping[Side, AttentionModule]] = field(default_factory=dict)
+    settings: AttentionSettings = AttentionSettings()
+    samples: int = 25
+    caps: NDArray[np.int64] | None = None
+    benefits: NDArray[np.float64] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "caps", "benefits"):
+            table = getattr(self, name)
+            expected = (len(self.alpha), len(self.layer_names))
+            if table is not None and table.shape != expected:
+                raise ExportError(f"{name}: expected shape {expected} (steps, layers), got {table.shape}")
+        if unknown := set(self.attention) - set(self.layer_names):
+            raise ExportError(f"attention for unknown layers: {', '.join(sorted(unknown))}")
+        if not np.all(np.isfinite(self.alpha)):
+            raise ExportError("alpha: the step sizes are not finite; the training diverged")
+
+    @property
+    def updated_layers(self) -> frozenset[str]:
+        """Layers whose step size is not zero in at least one step."""
+        return frozenset(
+            name for name, column in zip(self.layer_names, self.alpha.T, strict=True) if column.any()
+        )
