@@ -114,7 +114,10 @@ class MethodSection(MethodConfig):
     name: str = "p-meta"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise ConfigError(str(error).replace("method setting ", "method.", 1)) from None
         _check("method.name", self.name in METHODS, f"one of {', '.join(METHODS)}", self.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import click
@@ -29,4 +30,5 @@ def _print(title: str, entries: Mapping[str, str]) -> None:
 
 
 def _first_line(documented: object) -> str:
-    return (documented.__doc__ or "").strip().splitlines()[0]
+    """First line of the documentation of the file that defines an object."""
+    return (inspect.getdoc(inspect.getmodule(documented)) or "").splitlines()[0]
