@@ -54,3 +54,66 @@ class Layer:
 
 
 Table = Sequence[Layer]
+
+
+def accumulator_bytes(table: Table, updated: Sequence[bool]) -> int:
+    """Gradient accumulators: one fp32 copy of the weights of every layer that some step updates."""
+    return WORD_BYTES * sum(layer.weight_words for layer, on in zip(table, updated, strict=True) if on)
+
+
+def peak_dynamic_bytes(table: Table, updated: Sequence[bool]) -> int:
+    """Analytic dynamic peak of one adaptation at batch 1, fp32, for a chain of layers.
+
+    What is kept for backward, from the lowest updated layer up: the normalised input of each norm layer and the
+    bit masks behind it; a conv's or fc's input only where it cannot be recomputed from such a map. Below, layers
+    run in place: one full map beside its input or its pooled output. Gradients use one map beside the next.
+
+    Args:
+        table: the layers in execution order.
+        updated: per layer, whether any step updates it.
+
+    Raises:
+        ValueError: no layer is updated.
+    """
+    if not any(updated):
+        raise ValueError("peak of an adaptation that updates no layer: expected at least one layer in the mask")
+    lowest = list(updated).index(True)
+    peak, stored = 0, 0
+    for index, layer in enumerate(table):
+        working = _forward_words(layer)
+        if index >= lowest:
+            stored += _stored_bytes(table, index, lowest)
+            working = max(working, _backward_words(layer, index > lowest))
+        peak = max(peak, stored + WORD_BYTES * working)
+    return peak + accumulator_bytes(table, updated)
+
+
+def _forward_words(layer: Layer) -> int:
+    return layer.output_words + (layer.pooled_words if layer.kind == "norm" else layer.input_words)
+
+
+def _backward_words(layer: Layer, passes_on: bool) -> int:
+    """Output gradient, and beside it what it comes from (norm: the pooled one) or turns into."""
+    other = layer.pooled_words if layer.kind == "norm" else layer.input_words
+    return layer.output_words + (other if passes_on or layer.kind == "norm" else 0)
+
+
+def _stored_bytes(table: Table, index: int, lowest: int) -> int:
+    layer = table[index]
+    if layer.kind == "norm":
+        return WORD_BYTES * layer.input_words + layer.mask_bytes
+    recomputed = index > lowest and table[index - 1].kind == "norm"
+    return (0 if recomputed else WORD_BYTES * layer.input_words) + layer.mask_bytes
+
+
+def adaptation_macs(table: Table, updated: Sequence[bool]) -> int:
+    """Multiply-accumulates of one gradient step on one sample: forward, g(w), g(x) (p-Meta, eq. 18).
+
+    g(w) only for updated layers, g(x) only above the lowest of them.
+    """
+    total = sum(layer.macs for layer in table)
+    if any(updated):
+        lowest = list(updated).index(True)
+        total += sum(layer.macs for layer, on in zip(table, updated, strict=True) if on)
+        total += sum(layer.macs for layer in table[lowest + 1 :])
+    return total

@@ -1,16 +1,24 @@
-"""Adaptation exactly as the device does it: per-sample attention, mean of gamma_n * g_n, frozen skipped."""
+"""Adaptation exactly as the device does it: per-sample attention, mean of gamma_n * g_n, frozen layers skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..outer.base import Meta, MethodConfig
-from .network import Network
+from .attention import SIDES, Attention, gradient_input
+from .base import Meta, MethodConfig
+from .kinds import pooled
+from .network import LayerCall, Network
+from .ops import Wanted
+from .unroll import rows, task_losses
 
 Selections = Sequence[Mapping[str, Tensor]]
+Caps = Sequence[Mapping[str, int]]
+FROZEN = Wanted(input=True, weight=False)
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,7 @@ class Adapted:
     """What K steps on T tasks leave behind.
 
     Attributes:
-        weights: every parameter by name; updated ones have a leading task dimension (T, ...), others none.
+        weights: every parameter by name; those of updated layers have a leading task dimension (T, ...).
         losses: support loss before each step, (T, K).
         kept: per step, `LAYER.fw` or `LAYER.bw` -> bool (T, N, C), True where a channel was kept.
         benefit: alpha * <g, gamma * g>, the first-order loss decrease, (T, K, L).
@@ -30,6 +38,16 @@ class Adapted:
     benefit: Tensor
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """One forward and backward pass: what the layers saw, and their own-loss output gradients, as rows."""
+
+    losses: Tensor
+    seen: dict[int, Tensor]
+    gradients: dict[int, Tensor]
+
+
+@torch.no_grad()
 def adapt(
     network: Network,
     config: MethodConfig,
@@ -37,6 +55,7 @@ def adapt(
     support_x: Tensor,
     support_y: Tensor,
     recorded: Selections | None = None,
+    caps: Caps | None = None,
 ) -> Adapted:
     """K inner steps on T tasks at once, in the dtype of its inputs (float64 makes it a reference).
 
@@ -45,12 +64,140 @@ def adapt(
         config: attention settings; the number of steps is that of meta.alpha.
         meta: where adaptation starts.
         support_x: (T, N, C, H, W).
-        support_y: (T, N); logits at or above the largest label + 1 take part in the loss.
+        support_y: (T, N), labels in [0, ways).
         recorded: channel selections to use instead of computing them (parity tests).
+        caps: per step, the most kept channels by module key `LAYER.fw` or `LAYER.bw`.
     """
-    raise NotImplementedError
+    device = _Device(network, config, meta, support_x, support_y)
+    weights, losses, kept, benefits = device.weights, [], [], []
+    for k in range(len(meta.alpha)):
+        attention = device.attention(k, caps[k] if caps else None)
+        before = device.backward(weights, k)
+        gammas, selected = attention.gammas(device.attention_inputs(before, k), None, _rows(recorded, k))
+        weights, benefit = device.update(weights, k, before, gammas)
+        losses.append(before.losses)
+        kept.append({key: _tasks(value, support_y) for key, value in selected.items()})
+        benefits.append(benefit)
+    return Adapted(weights, torch.stack(losses, 1), kept, torch.stack(benefits, 1))
 
 
 def query_logits(network: Network, adapted: Adapted, query_x: Tensor) -> Tensor:
-    """Logits (T, M, ways) of adapted tasks on their queries (T, M, C, H, W)."""
-    raise NotImplementedError
+    """Logits (T, M, ways) of adapted tasks on their queries (T, M, C, H, W); not differentiable."""
+
+    def call(index: int, x: Tensor) -> Tensor:
+        values = [adapted.weights[name] for name in network.names(index)]
+        return network.kind(index).forward(x, values, FROZEN)[0]
+
+    with torch.no_grad():
+        (logits,) = network.run({network.source: rows(query_x)}, call)
+    return logits.reshape(query_x.shape[1], query_x.shape[0], -1).transpose(0, 1)
+
+
+def _rows(recorded: Selections | None, k: int) -> dict[str, Tensor] | None:
+    return None if recorded is None else {key: rows(value) for key, value in recorded[k].items()}
+
+
+def _tasks(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(like.shape[1], like.shape[0], -1).transpose(0, 1)
+
+
+class _Device:
+    """T tasks on the device: everything below the layers that any step updates is computed once."""
+
+    def __init__(self, network: Network, config: MethodConfig, meta: Meta, x: Tensor, y: Tensor) -> None:
+        self._network, self._config, self._meta = network, config, meta
+        self._tasks, self._samples = y.shape
+        self._labels = rows(y)
+        updated = torch.nonzero((meta.alpha != 0).any(0)).flatten().tolist()
+        self.weights = {name: meta.learned[name] for name in network.parameters}
+        for name in (name for index in updated for name in network.names(index)):
+            self.weights[name] = self.weights[name].expand(self._tasks, *self.weights[name].shape)
+        frontier = network.frontier(updated)
+        prefix = network.run({network.source: rows(x)}, self._call(self.weights, (), {}, {}), frontier)
+        self._known = dict(zip(frontier, prefix, strict=True))
+
+    def backward(self, weights: Mapping[str, Tensor], k: int) -> _Pass:
+        """Own-loss gradients of the outputs of the layers that step k updates."""
+        seen: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
+        updated = self._updated(k)
+        with torch.enable_grad():
+            (logits,) = self._network.run(self._known, self._call(weights, updated, seen, outputs))
+            total = F.cross_entropy(logits, self._labels, reduction="sum")
+        grads = torch.autograd.grad(total, [outputs[i] for i in updated]) if updated else ()
+        losses = task_losses(logits.detach(), self._labels, self._tasks)
+        return _Pass(losses, {i: seen[i].detach() for i in updated}, dict(zip(updated, grads, strict=True)))
+
+    def attention(self, k: int, caps: Mapping[str, int] | None) -> Attention:
+        """The modules that step k runs."""
+        rho = {"fw": self._config.rho_fw, "bw": self._config.rho_bw}
+        return Attention(self._meta.learned, list(self._keys(k)), rho, caps)
+
+    def attention_inputs(self, found: _Pass, k: int) -> dict[str, Tensor]:
+        """Pooled inputs of step k's modules, (N*T, C)."""
+        inputs: dict[str, Tensor] = {}
+        for key, index in self._keys(k).items():
+            axis = self._network.kind(index).channel_axis
+            if key.endswith("fw"):
+                inputs[key] = pooled(found.seen[index], axis)
+            else:
+                inputs[key] = gradient_input(pooled(found.gradients[index], axis), self._config.bw_input)
+        return inputs
+
+    def update(
+        self, weights: Mapping[str, Tensor], k: int, found: _Pass, gammas: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """w <- w - alpha * mean_n(gamma_n * g_n), and the benefit (T, L)."""
+        changed = dict(weights)
+        benefit = found.losses.new_zeros(self._tasks, len(self._network.layers))
+        for index in self._updated(k):
+            names, alpha = self._network.names(index), self._meta.alpha[k, index]
+            plain, scaled = self._gradients(index, weights, found, gammas)
+            for name, g, change in zip(names, plain, scaled, strict=True):
+                changed[name] = weights[name] - alpha * change
+                benefit[:, index] += alpha * (g * change).flatten(1).sum(1)
+        return changed, benefit
+
+    def _gradients(
+        self, index: int, weights: Mapping[str, Tensor], found: _Pass, gammas: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """mean_n g_n and mean_n gamma_n * g_n of one layer's parameters, per task."""
+        kind = self._network.kind(index)
+        values = [weights[name] for name in self._network.names(index)]
+        seen, gy = found.seen[index], found.gradients[index] / self._samples
+        plain = scaled = kind.gradient(seen, gy, values)
+        name = self._network.layers[index].name
+        if f"{name}.fw" in gammas:
+            fw, bw = (_along(gammas[f"{name}.{side}"], kind.channel_axis, seen.dim()) for side in SIDES)
+            scaled = kind.gradient(seen * fw, gy * bw, values)
+        return plain, scaled
+
+    def _updated(self, k: int) -> list[int]:
+        return torch.nonzero(self._meta.alpha[k]).flatten().tolist()
+
+    def _keys(self, k: int) -> dict[str, int]:
+        layers = self._network.layers
+        attended = [i for i in self._updated(k) if self._config.attention and not layers[i].is_output]
+        return {f"{layers[i].name}.{side}": i for i in attended for side in SIDES}
+
+    def _call(
+        self,
+        weights: Mapping[str, Tensor],
+        watched: Sequence[int],
+        seen: dict[int, Tensor],
+        outputs: dict[int, Tensor],
+    ) -> LayerCall:
+        def call(index: int, x: Tensor) -> Tensor:
+            values = [weights[name] for name in self._network.names(index)]
+            y, seen[index] = self._network.kind(index).forward(x, values, FROZEN)
+            outputs[index] = y if y.requires_grad or index not in watched else y.requires_grad_()
+            return outputs[index]
+
+        return call
+
+
+def _along(gamma: Tensor, axis: int, dims: int) -> Tensor:
+    """(rows, C) shaped to multiply rows along their channel axis."""
+    shape = [gamma.shape[0]] + [1] * (dims - 1)
+    shape[axis] = gamma.shape[1]
+    return gamma.reshape(shape)

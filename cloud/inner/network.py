@@ -1,4 +1,4 @@
-"""A module as a function of its weights: the traced graph, run on many tasks at once, with cached prefixes."""
+"""A module as a function of its weights: the traced graph on many tasks at once, with cached prefixes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from ...edge.cost import Layer
 from ..models.layers import layer_table, trace
+from .kinds import LayerKind, layer_kind
 
 LayerCall = Callable[[int, Tensor], Tensor]
 OUTPUT = "output"
@@ -30,17 +31,29 @@ class Network:
         self._graph = trace(module)
         self.layers: tuple[Layer, ...] = layer_table(self._graph, sample_shape)
         self._index = {layer.name: index for index, layer in enumerate(self.layers)}
+        layer_nodes = {str(n.target): n for n in self._graph.graph.nodes if n.op == "call_module"}
+        self._inputs = [layer_nodes[layer.name].all_input_nodes[0].name for layer in self.layers]
         self._nodes = {node.name: node for node in self._graph.graph.nodes}
+        self.parameters = tuple(name for name, _ in module.named_parameters())
+        self._kinds = [layer_kind(self.part(index)) for index in range(len(self.layers))]
         self.source = next(node.name for node in self._graph.graph.nodes if node.op == "placeholder")
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the module's parameters by name."""
         return {name: value.detach().clone() for name, value in self.module.named_parameters()}
 
-    def parameter_names(self, index: int) -> tuple[str, ...]:
+    def names(self, index: int) -> tuple[str, ...]:
         """Names of a layer's parameters, weight first."""
         prefix = self.layers[index].name
         return tuple(f"{prefix}.{name}" for name, _ in self.part(index).named_parameters())
+
+    def input_of(self, index: int) -> str:
+        """Name of the graph node that a layer reads."""
+        return self._inputs[index]
+
+    def kind(self, index: int) -> LayerKind:
+        """The layer's arithmetic on many tasks."""
+        return self._kinds[index]
 
     def part(self, index: int) -> Any:
         """The torch module of one layer (its geometry: stride, padding, eps, ...)."""
@@ -55,7 +68,9 @@ class Network:
         feeds = {source.name for name in below for source in self._nodes[name].all_input_nodes}
         return tuple(name for name in self._nodes if name in feeds - below)
 
-    def run(self, known: Mapping[str, Tensor], call: LayerCall, wanted: tuple[str, ...] = (OUTPUT,)) -> list[Tensor]:
+    def run(
+        self, known: Mapping[str, Tensor], call: LayerCall, wanted: tuple[str, ...] = (OUTPUT,)
+    ) -> list[Tensor]:
         """Values of the wanted graph nodes; `call(layer index, input)` computes each layer.
 
         Args:
@@ -74,7 +89,11 @@ class Network:
         target: Any = node.target
         if node.op == "call_module":
             index = self._index.get(str(target))
-            return self._graph.get_submodule(str(target))(*args, **kwargs) if index is None else call(index, args[0])
+            return (
+                self._graph.get_submodule(str(target))(*args, **kwargs)
+                if index is None
+                else call(index, args[0])
+            )
         if node.op == "call_function":
             return target(*args, **kwargs)
         if node.op == "call_method":

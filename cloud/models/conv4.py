@@ -22,7 +22,9 @@ class Conv4(nn.Module):
     def __init__(self, in_channels: int, size: int, ways: int) -> None:
         super().__init__()
         if size < 16:
-            raise ValueError(f"4Conv halves its input four times: size must be at least 16 pixels, got {size}")
+            raise ValueError(
+                f"4Conv halves its input four times: size must be at least 16 pixels, got {size}"
+            )
         for index in range(1, 5):
             channels = in_channels if index == 1 else CHANNELS
             self.add_module(f"conv{index}", nn.Conv2d(channels, CHANNELS, 3, padding=1))

@@ -25,13 +25,21 @@ def trace(module: nn.Module) -> fx.GraphModule:
     called = [str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"]
     for name in called:
         part = graph_module.get_submodule(name)
-        if any(True for _ in part.parameters()) and not isinstance(part, (nn.Conv2d, nn.Linear, nn.GroupNorm)):
-            raise ValueError(f"layer {name}: {type(part).__name__} has parameters; use conv, linear or GroupNorm")
+        if any(True for _ in part.parameters()) and not isinstance(
+            part, (nn.Conv2d, nn.Linear, nn.GroupNorm)
+        ):
+            raise ValueError(
+                f"layer {name}: {type(part).__name__} has parameters; use conv, linear or GroupNorm"
+            )
         if called.count(name) > 1 and any(True for _ in part.parameters()):
-            raise ValueError(f"layer {name} is used {called.count(name)} times; every layer must be used once")
+            raise ValueError(
+                f"layer {name} is used {called.count(name)} times; every layer must be used once"
+            )
     loose = [str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
     if loose:
-        raise ValueError(f"parameter {loose[0]} is used outside conv, linear or GroupNorm; adaptation cannot see it")
+        raise ValueError(
+            f"parameter {loose[0]} is used outside conv, linear or GroupNorm; adaptation cannot see it"
+        )
     return graph_module
 
 
@@ -106,7 +114,9 @@ def _follower(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[Any, ...
     reached = list(node.users)
     while reached:
         user = reached.pop(0)
-        target: Any = type(graph_module.get_submodule(str(user.target))) if user.op == "call_module" else user.target
+        target: Any = (
+            type(graph_module.get_submodule(str(user.target))) if user.op == "call_module" else user.target
+        )
         if target in kinds:
             return user
         if not (user.op == "call_module" and _is_layer(graph_module.get_submodule(str(user.target)))):

@@ -1,0 +1,132 @@
+"""The leaf types of meta-training: batches of tasks, meta-parameters, the settings of a method.
+
+Shapes: T tasks, N support samples, M query samples, K inner steps, L layers (the order of `Network.layers`).
+A task's tensors have equal shapes within a batch and are stacked in front: support_x is (T, N, C, H, W).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+BW_INPUTS = ("rms", "raw")
+PENALTIES = ("none", "activations", "activations+gradients", "peak")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T tasks of equal shape: x float (T, N, C, H, W) already preprocessed, y int64 (T, N) in [0, ways)."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.support_x)
+
+    def chunk(self, start: int, stop: int) -> Batch:
+        """The tasks start..stop-1 as a smaller batch."""
+        part = slice(start, stop)
+        return Batch(self.support_x[part], self.support_y[part], self.query_x[part], self.query_y[part])
+
+    def to(self, *args: Any) -> Batch:
+        """Move the images (dtype or device) and the labels (device only)."""
+        moved = (self.support_x.to(*args), self.query_x.to(*args))
+        device = moved[0].device
+        return Batch(moved[0], self.support_y.to(device), moved[1], self.query_y.to(device))
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Everything that adaptation starts from, as two plain mappings name -> tensor.
+
+    learned: weights under their module names, `alpha` (K, L) where it is learned, and
+        `attention.LAYER.fw|bw.hidden|out.weight|bias`.
+    fixed: what the optimizer never touches: `alpha` (K, L) where it is not learned, `open` (L,) with 0 for layers
+        frozen at every step, `benefit` (L,) a running mean of each layer's first-order loss decrease.
+    "Which layers" has one representation: an exact zero in alpha.
+    """
+
+    learned: dict[str, Tensor]
+    fixed: dict[str, Tensor]
+
+    @property
+    def alpha(self) -> Tensor:
+        """Step sizes (K, L), exact zeros where a layer is not updated."""
+        return self.learned["alpha"] if "alpha" in self.learned else self.fixed["alpha"]
+
+    def to(self, *args: Any) -> Meta:
+        """The same meta-parameters in another dtype or on another device."""
+        return Meta(
+            {name: value.detach().to(*args) for name, value in self.learned.items()},
+            {name: value.to(*args) for name, value in self.fixed.items()},
+        )
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Settings of the inner loop and of what is meta-learned; every field is checked on construction.
+
+    Raises:
+        ValueError: names the field, what was expected and what was given.
+    """
+
+    inner_steps: int = 5
+    inner_step_size: float = 0.1
+    first_order: bool = False
+    first_order_until: float = 0.0
+    """Fraction of training with first-order gradients (MAML++'s first-order epochs)."""
+    multi_step_until: float = 0.0
+    """Fraction of training over which the multi-step loss is annealed away (E epochs in the paper)."""
+    penalty: str = "none"
+    penalty_strength: float = 0.0
+    warmup_fraction: float = 0.1
+    """Fraction of training without penalty."""
+    target_fraction: float = 0.55
+    """`peak` penalty: planned dynamic peak to reach, relative to the dense plan."""
+    prune_at: float = 0.5
+    """`peak` penalty: fraction of training after which whole layers are zeroed."""
+    attention: bool = True
+    rho_fw: float = 0.3
+    rho_bw: float = 0.0
+    bw_input: str = "rms"
+    attention_ratio: int = 1
+    """Hidden width of an attention module is channels // ratio."""
+    cap: int | None = None
+    """At most this many kept channels per layer (None: only the bound that rho gives)."""
+    alpha_rate: float = 0.01
+    """Learning rate of alpha relative to inner_step_size (its own Adam group)."""
+    gradient_clamp: float | None = None
+    """Outer gradients are clamped to +- this per element."""
+    tasks_per_chunk: int = 4
+    """Tasks differentiated together; changes speed and memory, not the gradient."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "inner_steps": (self.inner_steps >= 1, "at least 1"),
+            "inner_step_size": (self.inner_step_size > 0, "above 0"),
+            "penalty": (self.penalty in PENALTIES, f"one of {', '.join(PENALTIES)}"),
+            "penalty_strength": (self.penalty_strength >= 0, "at least 0"),
+            "rho_fw": (0 <= self.rho_fw < 1, "in [0, 1)"),
+            "rho_bw": (0 <= self.rho_bw < 1, "in [0, 1)"),
+            "bw_input": (self.bw_input in BW_INPUTS, f"one of {', '.join(BW_INPUTS)}"),
+            "attention_ratio": (self.attention_ratio >= 1, "at least 1"),
+            "cap": (self.cap is None or self.cap >= 1, "at least 1, or none"),
+            "alpha_rate": (self.alpha_rate >= 0, "at least 0"),
+            "gradient_clamp": (self.gradient_clamp is None or self.gradient_clamp > 0, "above 0, or none"),
+            "tasks_per_chunk": (self.tasks_per_chunk >= 1, "at least 1"),
+        }
+        fractions = (
+            "first_order_until",
+            "multi_step_until",
+            "warmup_fraction",
+            "target_fraction",
+            "prune_at",
+        )
+        checks |= {name: (0 <= getattr(self, name) <= 1, "in [0, 1]") for name in fractions}
+        for name, (holds, expected) in checks.items():
+            if not holds:
+                raise ValueError(f"method setting {name} must be {expected}, got {getattr(self, name)!r}")

@@ -1,0 +1,123 @@
+"""What conv, fc and GroupNorm layers do: run on many tasks, take attention, give the device's gradients.
+
+Rows are ordered n*T + t (see `ops`). `seen` is what the forward attention module looks at and what the weight
+gradient is made of: the layer's input, for norm layers the normalised input. Weights are (weight,) or
+(weight, bias), shared or with a leading task dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+
+Weights = Sequence[Tensor]
+
+
+class LayerKind(Protocol):
+    """One layer's arithmetic, bound to its torch module's geometry."""
+
+    channel_axis: int
+
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
+        """Output and `seen` for input rows x."""
+
+    def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        """gamma * g for per-task gradients (T, ...), fw (T, C_in), bw (T, C_out)."""
+
+    def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        """Sum over samples of dL_n/dw in the per-task shapes of weights; not differentiable.
+
+        With seen scaled by fw_n and gy by bw_n this is sum_n gamma_n * g_n (p-Meta, section 3.3).
+        """
+
+
+def _optional(weights: Weights) -> Tensor | None:
+    return weights[1] if len(weights) > 1 else None
+
+
+def _scaled_bias(grads: Weights, bw: Tensor) -> list[Tensor]:
+    return [grad * bw for grad in grads[1:]]
+
+
+class ConvKind:
+    """2-d convolution; gamma[b, a'] = bw[b] * fw[floor(b*G/C_out)*C_in/G + a'] for G groups."""
+
+    channel_axis = 1
+
+    def __init__(self, part: nn.Conv2d) -> None:
+        self.geometry = ops.Geometry.of(part)
+        per_group = part.in_channels // part.groups
+        group = torch.arange(part.out_channels) * part.groups // part.out_channels
+        self.source = group[:, None] * per_group + torch.arange(per_group)
+
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
+        return ops.conv(x, weights[0], _optional(weights), self.geometry, wanted), x
+
+    def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        spread = fw[:, None, :] if self.geometry.groups == 1 else fw[:, self.source.to(fw.device)]
+        gamma = bw[:, :, None] * spread
+        return [grads[0] * gamma[..., None, None], *_scaled_bias(grads, bw)]
+
+    def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        grads = [ops.conv_weight_gradient(seen, gy, weights[0], self.geometry)]
+        rows = gy.reshape(-1, *weights[0].shape[:2], *gy.shape[2:])
+        return grads + [rows.sum((0, 3, 4)) for _ in weights[1:]]
+
+
+class FcKind:
+    """Fully connected layer on the last axis; other axes between are pooled like pixels."""
+
+    channel_axis = -1
+
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
+        return ops.linear(x, weights[0], _optional(weights)), x
+
+    def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        return [grads[0] * (bw[:, :, None] * fw[:, None, :]), *_scaled_bias(grads, bw)]
+
+    def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        tasks, outputs, inputs = weights[0].shape
+        rows = gy.reshape(-1, tasks, gy[0].numel() // outputs, outputs)
+        grad = torch.einsum("ntpo,ntpf->tof", rows, seen.reshape(*rows.shape[:3], inputs))
+        return [grad, *(rows.sum((0, 2)) for _ in weights[1:])]
+
+
+class NormKind:
+    """GroupNorm; its weight's gradient is the sum of gy times the normalised input."""
+
+    channel_axis = 1
+
+    def __init__(self, part: nn.GroupNorm) -> None:
+        self.groups, self.eps = part.num_groups, part.eps
+
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
+        x_hat = ops.normalise(x, self.groups, self.eps)
+        return ops.affine(x_hat, weights[0], weights[1]), x_hat
+
+    def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        return [grads[0] * fw * bw, *_scaled_bias(grads, bw)]
+
+    def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        shape = (-1, *weights[0].shape, gy[0, 0].numel())
+        rows = gy.reshape(shape)
+        return [torch.linalg.vecdot(rows, seen.reshape(shape)).sum(0), rows.sum((0, 3))]
+
+
+def layer_kind(part: nn.Module) -> LayerKind:
+    """The arithmetic of a conv, linear or GroupNorm module."""
+    if isinstance(part, nn.Conv2d):
+        return ConvKind(part)
+    if isinstance(part, nn.GroupNorm):
+        return NormKind(part)
+    return FcKind()
+
+
+def pooled(rows: Tensor, channel_axis: int) -> Tensor:
+    """Mean over all axes but rows and channels: (B, C)."""
+    axes = [axis for axis in range(1, rows.dim()) if axis != channel_axis % rows.dim()]
+    return rows.mean(axes) if axes else rows

@@ -1,0 +1,227 @@
+"""Layers on many tasks at once, cheap to differentiate twice.
+
+Layout: sample n of task t is row n*T + t of the batch, so that a map (N*T, C, H, W) is, without copying, the map
+(N, T*C, H, W) of one convolution with T groups: per-task weights (T, O, I, h, w) cost one grouped convolution.
+Weights without the task dimension are shared by all rows.
+
+A convolution is linear in input, weight and output gradient; its two gradients are the same kind of function, so
+three autograd functions that differentiate into each other give second derivatives with no work beyond the
+convolutions that the mathematics needs. (torch's own double backward convolves with kernels as large as the image.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+Context = Any
+
+
+class Geometry(NamedTuple):
+    """What a convolution needs beside its tensors; groups counts one task's groups."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @classmethod
+    def of(cls, part: nn.Conv2d) -> Geometry:
+        """The geometry of a torch convolution with explicit zero padding."""
+        assert not isinstance(part.padding, str)
+        return cls(part.stride, part.padding, part.dilation, part.groups)
+
+
+class Wanted(NamedTuple):
+    """Which gradients a layer's *inner* backward pass computes (the outer one computes all)."""
+
+    input: bool = True
+    weight: bool = True
+
+
+def _widen(x: Tensor, w: Tensor) -> Tensor:
+    """(N*T, C, H, W) as (N, T*C, H, W) for per-task weights; unchanged for shared ones."""
+    if w.dim() == 4:
+        return x
+    tasks = w.shape[0]
+    return x.reshape(x.shape[0] // tasks, tasks * x.shape[1], *x.shape[2:])
+
+
+def _convolve(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
+    tasks = w.shape[0] if w.dim() == 5 else 1
+    bias = None if b is None else b.reshape(-1)
+    stride, padding, dilation, groups = geometry
+    flat = w.reshape(-1, *w.shape[-3:])
+    y = torch.conv2d(_widen(x, w), flat, bias, stride, padding, dilation, tasks * groups)
+    return y.reshape(x.shape[0], -1, *y.shape[2:])
+
+
+def _gradients(
+    x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry, mask: tuple[bool, bool]
+) -> tuple[Any, Any]:
+    tasks = w.shape[0] if w.dim() == 5 else 1
+    stride, padding, dilation, groups = geometry
+    flat = w.reshape(-1, *w.shape[-3:])
+    wide_x, wide_gy = _widen(x, w), _widen(gy, w)
+    gx, gw, _ = torch.ops.aten.convolution_backward(
+        wide_gy, wide_x, flat, None, stride, padding, dilation, False, (0, 0), tasks * groups, (*mask, False)
+    )
+    return (gx.reshape(x.shape) if mask[0] else None), (gw.reshape(w.shape) if mask[1] else None)
+
+
+class _Conv(Function):
+    """y(x, w, b); backward: the two other functions, and the sum over rows and pixels for the bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Context, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted
+    ) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.geometry, ctx.wanted, ctx.bias_shape = geometry, wanted, None if b is None else b.shape
+        return _convolve(x, w, b, geometry)
+
+    @staticmethod
+    def backward(ctx: Context, *grads: Tensor) -> Any:
+        (gy,) = grads
+        x, w = ctx.saved_tensors
+        inner = torch.is_grad_enabled()
+        need_x = ctx.needs_input_grad[0] and (ctx.wanted.input or not inner)
+        need_w = ctx.needs_input_grad[1] and (ctx.wanted.weight or not inner)
+        gx = _ConvInput.apply(x, w, gy, ctx.geometry) if need_x else None
+        gw = _ConvWeight.apply(x, w, gy, ctx.geometry) if need_w else None
+        need_b = ctx.bias_shape is not None and need_w
+        gb = _widen(gy, w).sum((0, 2, 3)).reshape(ctx.bias_shape) if need_b else None
+        return gx, gw, gb, None, None
+
+
+class _ConvInput(Function):
+    """gx(w, gy); x gives only the shape."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, w, gy)
+        ctx.geometry = geometry
+        gx: Tensor = _gradients(x, w, gy, geometry, (True, False))[0]
+        return gx
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, *grads: Tensor) -> Any:
+        (v,) = grads
+        _, w, gy = ctx.saved_tensors
+        gw = _gradients(v, w, gy, ctx.geometry, (False, True))[1]
+        return None, gw, _convolve(v, w, None, ctx.geometry), None
+
+
+class _ConvWeight(Function):
+    """gw(x, gy); w gives only the shape."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, gy)
+        ctx.geometry = geometry
+        gw: Tensor = _gradients(x, w, gy, geometry, (False, True))[1]
+        return gw
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, *grads: Tensor) -> Any:
+        (v,) = grads
+        x, gy = ctx.saved_tensors
+        gx = _gradients(x, v, gy, ctx.geometry, (True, False))[0] if ctx.needs_input_grad[0] else None
+        return gx, None, _convolve(x, v, None, ctx.geometry), None
+
+
+def conv(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted = Wanted()) -> Tensor:  # noqa: B008
+    """Convolution of (N*T, C, H, W) with weights (T, O, I, h, w) and bias (T, O), or shared (O, I, h, w), (O,)."""
+    y: Tensor = _Conv.apply(x, w, b, geometry, wanted)
+    return y
+
+
+def conv_weight_gradient(x: Tensor, gy: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+    """Sum over a task's samples of dL/dw, in w's shape (T, O, I, h, w); not differentiable."""
+    gw: Tensor = _gradients(x, w, gy, geometry, (False, True))[1]
+    return gw
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    """x (N*T, ..., F) times weights (T, O, F), bias (T, O), or shared (O, F), (O,)."""
+    if w.dim() == 2:
+        return nn.functional.linear(x, w, b)
+    tasks = w.shape[0]
+    y = torch.einsum("nt...f,tof->nt...o", x.reshape(-1, tasks, *x.shape[1:]), w)
+    if b is not None:
+        y = y + b.reshape(tasks, *(1,) * (x.dim() - 2), -1)
+    return y.reshape(x.shape[0], *y.shape[2:])
+
+
+def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """Scale and shift channels of (N*T, C, ...) by w, b of shape (T, C), or shared (C,)."""
+    tasks = w.shape[0] if w.dim() == 2 else 1
+    shape = (tasks, w.shape[-1], *(1,) * (x.dim() - 2))
+    y = torch.addcmul(b.reshape(shape), x.reshape(-1, tasks, *x.shape[1:]), w.reshape(shape))
+    return y.reshape(x.shape)
+
+
+def normalise(x: Tensor, groups: int, eps: float) -> Tensor:
+    """GroupNorm without affine: x (B, C, ...) to zero mean and unit variance per row and group."""
+    y: Tensor = _Normalise.apply(x, groups, eps)
+    return y
+
+
+def _mean_product(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b).unsqueeze(-1) / a.shape[-1]
+
+
+def _project(v: Tensor, x_hat: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """r * (v - mean(v) - x_hat * mean(v * x_hat)), with the two means; all (B, G, m) or (B, G, 1)."""
+    mean, along = v.mean(-1, keepdim=True), _mean_product(v, x_hat)
+    return torch.addcmul(-r * mean, v, r).addcmul_(x_hat, -r * along), mean, along
+
+
+class _Normalise(Function):
+    """x_hat = (x - mean) * r with r = 1 / sqrt(var + eps), per group of m entries."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, groups: int, eps: float) -> Tensor:
+        rows, channels = x.shape[:2]
+        pixels = x[0, 0].numel()
+        x_hat, _, r = torch.ops.aten.native_group_norm(
+            x.contiguous(), None, None, rows, channels, pixels, groups, eps
+        )
+        ctx.save_for_backward(x, x_hat, r)
+        return x_hat  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Context, *grads: Tensor) -> Any:
+        x, x_hat, r = ctx.saved_tensors
+        return _NormaliseInput.apply(x, x_hat.detach(), r, grads[0]), None, None
+
+
+class _NormaliseInput(Function):
+    """gx = r * (gy - mean(gy) - x_hat * mean(gy * x_hat)); depends on x through x_hat and r."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, x_hat: Tensor, r: Tensor, gy: Tensor) -> Tensor:
+        shape = (*r.shape, -1)
+        scale = r.unsqueeze(-1)
+        gx, mean, along = _project(gy.reshape(shape), x_hat.reshape(shape), scale)
+        ctx.save_for_backward(x_hat, scale, gy, mean, along)
+        return gx.reshape(gy.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, *grads: Tensor) -> Any:
+        x_hat, r, gy, g_mean, g_along = ctx.saved_tensors
+        shape = (*r.shape[:2], -1)
+        v, g, x_hat = grads[0].reshape(shape), gy.reshape(shape), x_hat.reshape(shape)
+        to_gy, v_mean, v_along = _project(v, x_hat, r)
+        r2 = r * r
+        constant = r2 * (v_mean * g_along + g_mean * v_along)
+        along = r2 * (3 * v_along * g_along - _mean_product(v, g) + v_mean * g_mean)
+        to_x = torch.addcmul(constant, x_hat, along).addcmul_(v, -r2 * g_along).addcmul_(g, -r2 * v_along)
+        return to_x.reshape(gy.shape), None, None, to_gy.reshape(gy.shape)

@@ -1,0 +1,145 @@
+"""K inner steps of meta-training on a chunk of tasks, differentiable in everything that is meta-learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .attention import SIDES, Attention, gradient_input
+from .base import Batch, MethodConfig
+from .kinds import pooled
+from .network import LayerCall, Network
+from .ops import Wanted
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One inner step's result: new weights, detached support loss (T,) and benefit (T, L) before it."""
+
+    weights: dict[str, Tensor]
+    loss: Tensor
+    benefit: Tensor
+
+
+def rows(tasks: Tensor) -> Tensor:
+    """(T, N, ...) as rows n*T + t: (N*T, ...)."""
+    return tasks.transpose(0, 1).flatten(0, 1)
+
+
+def task_losses(logits: Tensor, labels: Tensor, tasks: int) -> Tensor:
+    """Mean cross-entropy per task (T,) from rows."""
+    return F.cross_entropy(logits, labels, reduction="none").reshape(-1, tasks).mean(0)
+
+
+class Unroll:
+    """The inner loop of one chunk of T tasks: take `weights`, apply `step` K times, ask `query`.
+
+    What no inner step changes is computed once: values below the lowest open layer are cached.
+
+    Args:
+        network: the backbone.
+        config: inner-loop settings.
+        learned: weights and attention parameters.
+        open_layers: indices of the layers that may be updated.
+        batch: the tasks.
+        first_order: cut inner gradients and attention inputs off from the weights; alpha and attention still
+            receive dL/dalpha = -<g_Q, gamma * g>.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: MethodConfig,
+        learned: Weights,
+        open_layers: Sequence[int],
+        batch: Batch,
+        first_order: bool,
+    ) -> None:
+        self._network, self._config, self._first_order = network, config, first_order
+        self._open = tuple(open_layers)
+        self._tasks, self._samples = batch.support_y.shape
+        self._labels = rows(batch.support_y), rows(batch.query_y)
+        self.weights = {name: learned[name] for name in network.parameters}
+        self.weights |= {name: self._per_task(learned[name]) for i in self._open for name in network.names(i)}
+        self._frontier = network.frontier(self._open)
+        self._support, self._query = self._prefix(batch.support_x), self._prefix(batch.query_x)
+        attended = [i for i in self._open if config.attention and not network.layers[i].is_output]
+        self._keys = {f"{network.layers[i].name}.{side}": i for i in attended for side in SIDES}
+        self._attention = Attention(learned, list(self._keys), {"fw": config.rho_fw, "bw": config.rho_bw})
+
+    def step(self, weights: Weights, alpha: Tensor) -> Step:
+        """w <- w - alpha * gamma * g(w) for the open layers; alpha (L,) of this step."""
+        source, known = dict(weights), self._support
+        if self._first_order:
+            source = {name: value.detach().requires_grad_() for name, value in source.items()}
+            known = {name: value.detach() for name, value in known.items()}
+        logits, inputs, outputs = self._forward(source, known)
+        losses = task_losses(logits, self._labels[0], self._tasks)
+        names = [name for i in self._open for name in self._network.names(i)]
+        watched = sorted(set(self._keys.values()))
+        targets = [source[name] for name in names] + [outputs[i] for i in watched]
+        found = torch.autograd.grad(losses.sum(), targets, create_graph=not self._first_order)
+        grads = dict(zip(names, found[: len(names)], strict=True))
+        gammas = self._gammas(inputs, dict(zip(watched, found[len(names) :], strict=True)))
+        return self._update(weights, alpha, grads, gammas, losses.detach())
+
+    def query(self, weights: Weights) -> tuple[Tensor, Tensor]:
+        """Query loss (T,), differentiable, and accuracy (T,)."""
+        logits, _, _ = self._forward(weights, self._query)
+        correct = (logits.detach().argmax(-1) == self._labels[1]).reshape(-1, self._tasks)
+        return task_losses(logits, self._labels[1], self._tasks), correct.to(logits.dtype).mean(0)
+
+    def _per_task(self, value: Tensor) -> Tensor:
+        return value.expand(self._tasks, *value.shape)
+
+    def _prefix(self, images: Tensor) -> dict[str, Tensor]:
+        known = {self._network.source: rows(images)}
+        return dict(zip(self._frontier, self._network.run(known, self._call(self.weights, {}, {}), self._frontier)))
+
+    def _forward(self, weights: Weights, known: Weights) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
+        inputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
+        (logits,) = self._network.run(known, self._call(weights, inputs, outputs))
+        return logits, inputs, outputs
+
+    def _call(self, weights: Weights, inputs: dict[int, Tensor], outputs: dict[int, Tensor]) -> LayerCall:
+        def call(index: int, x: Tensor) -> Tensor:
+            wanted = Wanted(self._network.input_of(index) not in self._frontier, index in self._open)
+            values = [weights[name] for name in self._network.names(index)]
+            outputs[index], inputs[index] = self._network.kind(index).forward(x, values, wanted)
+            return outputs[index]
+
+        return call
+
+    def _gammas(self, inputs: Mapping[int, Tensor], gradients: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
+        for key, index in self._keys.items():
+            axis = self._network.kind(index).channel_axis
+            if key.endswith("fw"):
+                seen[key] = pooled(inputs[index], axis)
+            else:
+                own = pooled(gradients[index], axis) * self._samples
+                seen[key] = gradient_input(own, self._config.bw_input)
+        return self._attention.gammas(seen, self._samples)[0]
+
+    def _update(
+        self, weights: Weights, alpha: Tensor, grads: Weights, gammas: Weights, losses: Tensor
+    ) -> Step:
+        updated = dict(weights)
+        benefit = losses.new_zeros(self._tasks, len(self._network.layers))
+        for index in self._open:
+            layer, names = self._network.layers[index], self._network.names(index)
+            raw = scaled = [grads[name] for name in names]
+            if f"{layer.name}.fw" in gammas:
+                fw, bw = (gammas[f"{layer.name}.{side}"] for side in SIDES)
+                scaled = self._network.kind(index).scale(raw, fw, bw)
+            for name, plain, change in zip(names, raw, scaled, strict=True):
+                updated[name] = weights[name] - alpha[index] * change
+                benefit[:, index] += (plain.detach() * change.detach()).flatten(1).sum(1)
+        return Step(updated, losses, benefit * alpha.detach())

@@ -1,0 +1,81 @@
+"""The outer gradient that all methods of the family share: unroll, query losses, differentiate, chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.network import Network
+from ..inner.unroll import Unroll
+from .base import MetaGradient
+
+
+def open_layers(meta: Meta) -> tuple[int, ...]:
+    """Layers that may be updated: not frozen for good, and with a learned or non-zero step size."""
+    allowed = meta.fixed.get("open", torch.ones(meta.alpha.shape[1]))
+    if "alpha" not in meta.learned:
+        allowed = allowed * (meta.alpha != 0).any(0)
+    return tuple(torch.nonzero(allowed).flatten().tolist())
+
+
+def step_weights(config: MethodConfig, progress: float) -> tuple[float, ...]:
+    """Weights v_k of the query losses after each inner step; only the last outside the multi-step phase.
+
+    v_k = max((1 - e/E) / K, .03 / K) for k < K, v_K = 1 - the rest (MAML++'s multi-step loss optimisation).
+    """
+    steps = config.inner_steps
+    if progress >= config.multi_step_until:
+        return (0.0,) * (steps - 1) + (1.0,)
+    early = max((1 - progress / config.multi_step_until) / steps, 0.03 / steps)
+    return (early,) * (steps - 1) + (1 - early * (steps - 1),)
+
+
+def outer_gradient(
+    network: Network, config: MethodConfig, meta: Meta, batch: Batch, progress: float
+) -> MetaGradient:
+    """Mean over tasks of d(query loss)/d(learned), without any penalty.
+
+    Second order through all steps, or first order where the configuration or the phase of training asks for it:
+    then dL/dw is the query gradient at w_K and dL/dalpha[k, l] = -<g_Q,l , gamma * g_l,k>.
+    """
+    parts = [
+        _chunk_gradient(network, config, meta, batch.chunk(start, start + config.tasks_per_chunk), progress)
+        for start in range(0, len(batch), config.tasks_per_chunk)
+    ]
+    total = {name: torch.stack([part.grads[name] for part in parts]).sum(0) / len(batch) for name in meta.learned}
+    if config.gradient_clamp is not None:
+        total = {name: value.clamp(-config.gradient_clamp, config.gradient_clamp) for name, value in total.items()}
+    metrics = {name: sum(part.metrics[name] for part in parts) / len(batch) for name in parts[0].metrics}
+    metrics["zero_step_sizes"] = float((meta.alpha == 0).double().mean())
+    metrics["active_layers"] = float((meta.alpha != 0).any(0).sum())
+    benefit = torch.stack([part.benefit for part in parts]).sum(0) / len(batch)
+    return MetaGradient(total, metrics, benefit)
+
+
+def _chunk_gradient(
+    network: Network, config: MethodConfig, meta: Meta, batch: Batch, progress: float
+) -> MetaGradient:
+    """Sums over the chunk's tasks."""
+    learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
+    alpha = learned.get("alpha", meta.alpha)
+    first_order = config.first_order or progress < config.first_order_until
+    unroll = Unroll(network, config, learned, open_layers(meta), batch, first_order)
+    weights = unroll.weights
+    total, benefit = torch.zeros(()), torch.zeros(())
+    losses: Tensor
+    for k, weight in enumerate(step_weights(config, progress)):
+        step = unroll.step(weights, alpha[k])
+        weights, benefit = step.weights, benefit + step.benefit.sum(0)
+        if weight:
+            losses, accuracy = unroll.query(weights)
+            total = total + weight * losses.sum()
+    found = torch.autograd.grad(total, list(learned.values()), allow_unused=True, materialize_grads=True)
+    metrics = {
+        "query_loss": float(losses.detach().sum()),
+        "query_accuracy": float(accuracy.sum()),
+        "support_loss": float(step.loss.sum()),
+    }
+    return MetaGradient(dict(zip(learned, found, strict=True)), metrics, benefit)

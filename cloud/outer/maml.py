@@ -1,0 +1,47 @@
+"""MAML: every layer adapts with one fixed step size; the initial weights are learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+
+from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.network import Network
+from .base import MetaGradient
+from .gradient import outer_gradient
+
+
+class Maml:
+    """Second order, or first order (FOMAML) with `first_order = true`; settings of attention are ignored."""
+
+    name: ClassVar[str] = "maml"
+    paper: ClassVar[str] = "Finn et al., ICML 2017"
+    summary: ClassVar[str] = "adapts all layers with one fixed step size; learns the initial weights"
+
+    def __init__(self, network: Network, config: MethodConfig) -> None:
+        self.network = network
+        self.config = replace(config, attention=False, penalty="none")
+
+    def init(self, seed: int) -> Meta:
+        """The backbone's weights and a constant (K, L) table of step sizes."""
+        shape = (self.config.inner_steps, len(self.network.layers))
+        return Meta(self.network.weights(), {"alpha": torch.full(shape, self.config.inner_step_size)})
+
+    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+        """Mean outer gradient over the batch's tasks."""
+        return outer_gradient(self.network, self.config, meta, batch, progress)
+
+    def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
+        """Nothing to project."""
+        return meta
+
+    def param_groups(self, meta: Meta, lr: float) -> list[dict[str, Any]]:
+        """One Adam group of all weights; where alpha is learned, a group of its own at its own rate."""
+        weights = [name for name in meta.learned if name != "alpha"]
+        groups = [{"names": weights, "params": [meta.learned[name] for name in weights], "lr": lr}]
+        if "alpha" in meta.learned:
+            rate = lr / 1e-3 * self.config.alpha_rate * self.config.inner_step_size
+            groups.append({"names": ["alpha"], "params": [meta.learned["alpha"]], "lr": rate})
+        return groups

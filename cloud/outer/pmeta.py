@@ -1,0 +1,70 @@
+"""p-Meta: learned sparse step sizes decide which layers adapt, meta attention which of their channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..inner.attention import init_attention
+from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.network import Network
+from .base import MetaGradient
+from .gradient import outer_gradient
+from .maml import Maml
+from .penalty import PENALTIES, layers_within
+
+BENEFIT_MEMORY = 0.98
+"""Share of the running benefit that one outer step keeps."""
+
+
+class PMeta(Maml):
+    """Outer loss = mean task loss + strength * sum c_l alpha[l,k]; alpha is clamped at 0 after every step.
+
+    With penalty `peak`, layers are frozen for good once `prune_at` of training is done.
+    """
+
+    name: ClassVar[str] = "p-meta"
+    paper: ClassVar[str] = "Qu et al., KDD 2022"
+    summary: ClassVar[str] = "adapts the channels and layers worth their memory; learns weights, steps, attention"
+
+    def __init__(self, network: Network, config: MethodConfig) -> None:
+        super().__init__(network, config)
+        self.config = config
+        self._penalty = PENALTIES[config.penalty]
+
+    def init(self, seed: int) -> Meta:
+        """Weights, constant learned step sizes (K, L) and, if enabled, attention parameters from the seed."""
+        meta = super().init(seed)
+        learned = {**meta.learned, "alpha": meta.alpha}
+        layers = self.network.layers
+        if self.config.attention:
+            generator = torch.Generator().manual_seed(seed)
+            learned |= init_attention(layers, self.config.attention_ratio, generator)
+        return Meta(learned, {"open": torch.ones(len(layers)), "benefit": torch.zeros(len(layers))})
+
+    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+        """Mean outer gradient over the tasks plus the penalty's, which starts after the warm-up."""
+        result = outer_gradient(self.network, self.config, meta, batch, progress)
+        if progress < self.config.warmup_fraction:
+            return result
+        penalty = self.config.penalty_strength * self._penalty.gradient(self.network.layers, meta.alpha)
+        grads = {**result.grads, "alpha": (result.grads["alpha"] + penalty) * meta.fixed["open"]}
+        return replace(result, grads=grads)
+
+    def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
+        """Clamp alpha at 0, keep frozen layers at 0, follow the benefit, freeze layers when it is time."""
+        benefit = BENEFIT_MEMORY * meta.fixed["benefit"] + (1 - BENEFIT_MEMORY) * result.benefit
+        allowed = self._allowed(meta, benefit, progress)
+        alpha = meta.alpha.clamp(min=0) * allowed
+        return Meta({**meta.learned, "alpha": alpha}, {**meta.fixed, "open": allowed, "benefit": benefit})
+
+    def _allowed(self, meta: Meta, benefit: Tensor, progress: float) -> Tensor:
+        allowed = meta.fixed["open"]
+        if self.config.penalty != "peak" or progress < self.config.prune_at:
+            return allowed
+        updated = ((meta.alpha > 0).any(0) & (allowed > 0)).tolist()
+        mask = layers_within(self.network.layers, updated, benefit.tolist(), self.config.target_fraction)
+        return torch.tensor(mask).to(allowed)
