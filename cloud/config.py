@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from ..edge.errors import UsageError
 from ..edge.inputs import InputSpec
@@ -59,11 +59,8 @@ class DataConfig:
         if self.channels is None or self.size is None or self.mean is None or self.std is None:
             return None
         try:
-            return InputSpec.from_json({
-                "channels": self.channels, "height": self.size, "width": self.size, "mean": list(self.mean),
-                "std": list(self.std), "resize": self.resize, "source_dtype": "uint8",
-            })  # fmt: skip
-        except (UsageError, ValueError) as error:
+            return InputSpec(self.channels, self.size, self.size, self.mean, self.std, cast(Any, self.resize))
+        except UsageError as error:
             raise ConfigError(f"data: {error}") from None
 
 

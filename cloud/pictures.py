@@ -77,7 +77,7 @@ def _label(axes: Any, row: int, column: int, value: float, top: float) -> None:
         axes.add_patch(_hatched(row, column))
         return
     colour = "black" if value > 0.6 * top else "white"
-    axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=8)
+    axes.text(column, row, f"{value:#.2g}", ha="center", va="center", color=colour, fontsize=8)
 
 
 def _hatched(row: int, column: int) -> Any:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .state import State
 
-FIRST_GUESS_AFTER = 10
+FIRST_GUESS_AFTER = 5
 
 
 class Progress:
@@ -61,5 +61,5 @@ def minutes(seconds: float) -> str:
 
 
 def _shown(metrics: Mapping[str, float]) -> dict[str, str]:
-    chosen = {"query_loss": ".3f", "query_accuracy": ".3f", "active_layers": ".0f"}
-    return {name: format(metrics[name], form) for name, form in chosen.items() if name in metrics}
+    loss, accuracy, active = (metrics[name] for name in ("query_loss", "query_accuracy", "active_layers"))
+    return {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}", "active layers": f"{active:.0f}"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .config import RunConfig, differences
@@ -125,7 +125,7 @@ def replace_json(path: Path, content: Any) -> None:
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file through a temporary sibling."""
     partial = path.with_name(path.name + ".partial")
-    save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, partial)
+    partial.write_bytes(save({name: value.detach().contiguous() for name, value in tensors.items()}))
     os.replace(partial, path)
 
 

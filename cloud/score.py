@@ -65,7 +65,7 @@ def _score(network: Network, config: MethodConfig, meta: Meta, batch: Batch) -> 
         logits = query_logits(network, adapted, batch.query_x)
         plain = forward(network, network_weights(network, meta), batch.query_x.flatten(0, 1))
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    before = plain.unflatten(0, labels.shape)
+    before = plain.view(*labels.shape, -1)
     hits = [(values.argmax(-1) == labels).to(torch.float64).mean(1) for values in (logits, before)]
     return torch.stack([*hits, losses.to(torch.float64).mean(1)], 1)
 
