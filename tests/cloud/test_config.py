@@ -1,0 +1,104 @@
+"""Run configurations and recipes: all recipes are valid, every mistake is refused with its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edge_adapt.cloud.config import DataConfig, RunConfig, differences
+from edge_adapt.cloud.errors import ConfigError
+from edge_adapt.cloud.recipes import read_recipe, recipe_names
+from edge_adapt.cloud.settings import read_toml, to_table, write_toml
+
+BASE = {"data": {"name": "glyphs"}}
+
+
+def test_there_are_recipes_for_each_method_and_each_kind_of_data() -> None:
+    names = recipe_names()
+    expected = {"pmeta-conv4-glyphs", "pmeta-conv4-folder", "pmeta-conv4-folder84-5shot"}
+    methods = ("pmeta", "mamlpp", "anil", "maml")
+    expected |= {f"{method}-conv4-omniglot-{shots}shot" for method in methods for shots in (1, 5)}
+    assert expected <= set(names)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -> None:
+    config = RunConfig.from_table(read_recipe(name))
+    assert config.recipe == name
+    assert len(config.summary) > 10
+    assert f"{config.task.ways}-way {config.task.shots}-shot" in config.summary
+    assert RunConfig.from_table(read_toml(write_toml(to_table(config)), name)) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("method.inner_step_size", -0.1, r"method\.inner_step_size must be above 0, got -0\.1"),
+        ("method.inner_steps", 0, r"method\.inner_steps must be at least 1, got 0"),
+        ("method.rho_fw", 1.0, r"method\.rho_fw must be in \[0, 1\), got 1\.0"),
+        ("method.name", "mamal", r"method\.name must be one of .*maml.*got 'mamal'"),
+        ("method.penalty", "l1", r"method\.penalty must be one of"),
+        ("method.attenton", True, r"method\.attenton is no setting; known here: .*attention"),
+        ("backbone", "conv5", r"backbone must be one of conv4.*got 'conv5'"),
+        ("data.name", "mnist", r"data\.name must be one of glyphs, omniglot, folder, got 'mnist'"),
+        ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
+        ("task.ways", 1, r"task\.ways must be at least 2, got 1"),
+        ("task.shots", 0, r"task\.shots must be at least 1, got 0"),
+        ("task.queries", 0, r"task\.queries must be at least 1"),
+        ("train.outer_steps", 0, r"train\.outer_steps must be at least 1"),
+        ("train.outer_steps", 1.5, r"train\.outer_steps: expected a whole number, got 1\.5"),
+        ("train.learning_rate", 0.0, r"train\.learning_rate must be above 0"),
+        (
+            "train.final_learning_rate",
+            1.0,
+            r"train\.final_learning_rate must be in \[0, train\.learning_rate\]",
+        ),
+        ("train.validation_tasks", 1, r"train\.validation_tasks must be at least 2"),
+        ("seed", -1, r"seed must be at least 0"),
+        ("seed.x", 1, r"seed: expected a whole number"),
+        ("taks.ways", 3, r"taks is no setting; known here: .*task"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(setting: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_table(BASE, {setting: value})
+
+
+def test_a_folder_needs_channels_size_mean_and_std() -> None:
+    with pytest.raises(ConfigError, match=r"data\.channels: images of a folder need it"):
+        DataConfig("folder")
+    with pytest.raises(ConfigError, match=r"data: .*input\.mean: expected 3"):
+        DataConfig("folder", channels=3, size=32, mean=(0.5,), std=(0.5, 0.5, 0.5))
+    spec = DataConfig("folder", channels=1, size=20, mean=(0.5,), std=(0.25,), resize="bilinear").spec()
+    assert spec is not None
+    assert (spec.shape, spec.resize) == ((1, 20, 20), "bilinear")
+
+
+def test_a_changed_setting_is_reported_but_not_where_the_data_lie() -> None:
+    old = RunConfig.from_table(BASE)
+    assert differences(old, RunConfig.from_table(BASE, {"data.root": "elsewhere", "summary": "x"})) == []
+    changed = RunConfig.from_table(BASE, {"task.shots": 5, "method.rho_fw": 0.5})
+    assert differences(old, changed) == ["task.shots: 1 -> 5", "method.rho_fw: 0.3 -> 0.5"]
+
+
+def test_a_recipe_file_may_extend_a_packaged_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "pmeta-conv4-glyphs"\n[task]\nways = 3\n')
+    config, base = (RunConfig.from_table(read_recipe(name)) for name in (str(path), "pmeta-conv4-glyphs"))
+    assert (config.recipe, config.task.ways) == ("mine", 3)
+    assert {line.split(":")[0] for line in differences(base, config)} <= {"task.ways"}
+
+
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text(f'extends = "{second}"\n')
+    second.write_text(f'extends = "{first}"\n')
+    with pytest.raises(ConfigError, match="extends itself"):
+        read_recipe(str(first))
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no recipe is called 'pmeta'.*pmeta-conv4-glyphs"):
+        read_recipe("pmeta")
+    with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist"):
+        read_recipe("nowhere.toml")
