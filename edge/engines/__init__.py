@@ -1,6 +1,7 @@
 """Engines: what runs a plan."""
 
 from .base import (
+    NO_HOOKS,
     Adaptation,
     AdaptationInterrupted,
     Engine,
@@ -11,14 +12,17 @@ from .base import (
     Support,
     Weights,
 )
+from .reference import ReferenceEngine
 
 __all__ = [
+    "NO_HOOKS",
     "Adaptation",
     "AdaptationInterrupted",
     "Engine",
     "Hooks",
     "NonFiniteError",
     "Progress",
+    "ReferenceEngine",
     "Samples",
     "Support",
     "Weights",

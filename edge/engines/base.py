@@ -79,6 +79,9 @@ class Hooks:
     measure: bool = False
 
 
+NO_HOOKS = Hooks()
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """What an adaptation left behind.
@@ -126,7 +129,7 @@ class Engine(Protocol):
         weights: Weights,
         support: Support,
         start_step: int = 0,
-        hooks: Hooks = Hooks(),
+        hooks: Hooks = NO_HOOKS,
     ) -> Adaptation:
         """Run gradient steps `start_step` to `plan.steps - 1` and return the updated tensors.
 

@@ -1,7 +1,7 @@
 """The step table: what lowering hands to the planner and to an engine.
 
-Time is the index of a step in `StepProgram.steps`: first the prologue (accumulators zeroed), then the body (run
-once per micro-batch), then the epilogue (updates). Every lifetime is a closed interval of these indices.
+Time is the index of a step in `StepProgram.steps`: first the prologue (accumulators zeroed), then the body
+(run once per micro-batch), then the epilogue (updates). Every lifetime is a closed interval of these indices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ZERO = "Zero"
 TERMS = ("saved", "masks", "accumulators", "workspace", "working")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One operation on named values.
 
@@ -29,6 +29,7 @@ class Step:
         layer: the layer it belongs to, "" for none.
         workspace_bytes: scratch memory inside the operation at the planned micro-batch.
         macs: multiply-accumulates for one sample.
+        sample_bytes: bytes of the outputs for one sample (not counting outputs that have no batch axis).
     """
 
     kind: str
@@ -38,9 +39,10 @@ class Step:
     layer: str = ""
     workspace_bytes: int = 0
     macs: int = 0
+    sample_bytes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Value:
     """A tensor of the lowered program; `shape` may start with "N" as in the program.
 
@@ -55,7 +57,7 @@ class Value:
     buffer: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A time span in which a buffer has one size and counts towards one term (see TERMS)."""
 
@@ -65,12 +67,12 @@ class Segment:
     term: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Buffer:
     """Memory at one offset, shared by a value and those written in its place or aliasing it.
 
-    It may shrink or grow over time (a max-pool in place needs a quarter afterwards): `segments` are consecutive
-    spans without gaps.
+    It may shrink or grow over time (a max-pool in place needs a quarter afterwards): `segments` are
+    consecutive spans without gaps.
     """
 
     name: str

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..lower.table import Lowered
+from ..lower.table import TERMS, Lowered, StepProgram
+from .offsets import ALIGNMENT, plan_profiles
+from .static import StaticBytes
+from .work import predicted_seconds, total_macs
 
-STATIC_TERMS = ("weights", "program", "attention", "input")
+SCHEDULE = "accumulate"
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,88 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain JSON values, without the step table."""
-        raise NotImplementedError
+        return {
+            "planned_peak_bytes": self.planned_peak_bytes,
+            "static_bytes": self.static_bytes,
+            "dynamic_bytes": self.dynamic_bytes,
+            "terms": dict(self.terms),
+            "samples": self.samples,
+            "micro_batch": self.micro_batch,
+            "steps": self.steps,
+            "schedule": self.schedule,
+            "storage": self.storage,
+            "layers": [list(names) for names in self.layers],
+            "macs": self.macs,
+            "predicted_seconds": self.predicted_seconds,
+            "cap_cut": self.cap_cut,
+        }
 
     def placed(self) -> list[Placed]:
         """Return every buffer's spans in the arena, step program by step program."""
-        raise NotImplementedError
+        return [
+            Placed(number, buffer.name, s.term, offsets[buffer.name], s.bytes, s.first, s.last)
+            for number, (program, offsets) in enumerate(zip(self.lowered.programs, self.offsets, strict=True))
+            for buffer in program.buffers
+            for s in buffer.segments
+        ]
+
+
+def arena_layout(program: StepProgram) -> tuple[dict[str, int], int]:
+    """Return the offset of every buffer of one step program, and the arena it needs."""
+    layout = plan_profiles([buffer.segments for buffer in program.buffers], ALIGNMENT)
+    names = (buffer.name for buffer in program.buffers)
+    return dict(zip(names, layout.offsets, strict=True)), layout.peak
+
+
+def make_plan(
+    lowered: Lowered,
+    layers: Sequence[Sequence[str]],
+    static: StaticBytes,
+    decode_bytes: int = 0,
+    cap_cut: float = 0.0,
+) -> Plan:
+    """Place every buffer and add up.
+
+    Args:
+        lowered: the step programs.
+        layers: per gradient step the names of the updated layers.
+        static: everything outside the arena.
+        decode_bytes: what decoding the largest image takes beside the samples kept; it happens before the
+            arena is touched, so the peak is the larger of the two.
+        cap_cut: recorded in the plan.
+    """
+    placed = [arena_layout(program) for program in lowered.programs]
+    dynamic = max(peak for _, peak in placed)
+    biggest = max(range(len(placed)), key=lambda i: placed[i][1])
+    terms = {**static.terms(), **_dynamic_terms(lowered.programs[biggest], dynamic)}
+    if decode_bytes > dynamic:
+        terms = {**terms, **dict.fromkeys((*TERMS, "gaps"), 0)}
+        terms["input"] += decode_bytes
+    return Plan(
+        planned_peak_bytes=static.total + max(dynamic, decode_bytes),
+        static_bytes=static.total,
+        dynamic_bytes=dynamic,
+        terms=terms,
+        samples=lowered.samples,
+        micro_batch=lowered.micro_batch,
+        steps=len(lowered.order),
+        schedule=SCHEDULE,
+        storage=lowered.storage,
+        layers=tuple(tuple(names) for names in layers),
+        macs=total_macs(lowered),
+        predicted_seconds=predicted_seconds(lowered),
+        cap_cut=cap_cut,
+        lowered=lowered,
+        offsets=tuple(offsets for offsets, _ in placed),
+    )
+
+
+def _dynamic_terms(program: StepProgram, dynamic: int) -> dict[str, int]:
+    """Return the live bytes by term at the step where most is live; what is left of the arena is gaps."""
+    live: list[dict[str, int]] = [dict.fromkeys(TERMS, 0) for _ in program.steps]
+    for buffer in program.buffers:
+        for segment in buffer.segments:
+            for index in range(segment.first, segment.last + 1):
+                live[index][segment.term] += segment.bytes
+    fullest = max(live, key=lambda terms: sum(terms.values()))
+    return {**fullest, "gaps": dynamic - sum(fullest.values())}
