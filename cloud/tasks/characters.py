@@ -152,4 +152,5 @@ def _shape(ink: Image.Image) -> NDArray[np.float64]:
     stretched = Image.fromarray(_centred(ink, _INK, _INK)).filter(ImageFilter.GaussianBlur(1.5))
     values = np.asarray(stretched.resize((16, 16), Image.Resampling.BOX), np.float64).ravel()
     values -= values.mean()
-    return np.rint(values * (_UNIT / np.sqrt((values**2).sum())))
+    whole: NDArray[np.float64] = np.rint(values * (_UNIT / np.sqrt((values**2).sum())))
+    return whole

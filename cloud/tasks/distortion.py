@@ -60,7 +60,8 @@ def _positions(count: int, side: int, how: Distortion, rng: np.random.Generator)
     moved = _affine(count, how, rng) @ grid + rng.normal(0, how.shift, (count, 2, 1))
     knots = rng.normal(0, how.elastic, (count, 2, _KNOTS, _KNOTS))
     basis = _cubic_basis(side)
-    return moved.reshape(count, 2, side, side) + basis @ knots @ basis.T
+    positions: NDArray[np.float64] = moved.reshape(count, 2, side, side) + basis @ knots @ basis.T
+    return positions
 
 
 def _affine(count: int, how: Distortion, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -70,7 +71,8 @@ def _affine(count: int, how: Distortion, rng: np.random.Generator) -> NDArray[np
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
     slant = np.tile(np.eye(2), (count, 1, 1))
     slant[:, 1, 0] = shear
-    return scale * (slant @ turn)
+    combined: NDArray[np.float64] = scale * (slant @ turn)
+    return combined
 
 
 def _cubic_basis(side: int) -> NDArray[np.float64]:
@@ -79,7 +81,8 @@ def _cubic_basis(side: int) -> NDArray[np.float64]:
     distance = np.abs(place)
     inner = (4 - 6 * distance**2 + 3 * distance**3) / 6
     outer = np.clip(2 - distance, 0, None) ** 3 / 6
-    return np.where(distance < 1, inner, outer)
+    weights: NDArray[np.float64] = np.where(distance < 1, inner, outer)
+    return weights
 
 
 def _sample(images: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArray[np.float64]:

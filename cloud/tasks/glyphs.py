@@ -41,4 +41,5 @@ def _samples(character: Character, seed: int) -> NDArray[np.uint8]:
 def _softened(raster: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Blur a raster so that a threshold moves its edges: the strokes get thicker or thinner."""
     blurred = Image.fromarray(raster).filter(ImageFilter.GaussianBlur(_BLUR))
-    return np.asarray(blurred, np.float32) / np.float32(255)
+    values: NDArray[np.float32] = np.asarray(blurred, np.float32) / np.float32(255)
+    return values

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import SupportError
 from . import price
@@ -106,11 +106,19 @@ def _fault(image: Image.Image) -> str | None:
     """Say why an opened image is not safe to convert, if so."""
     if image.mode not in price.BYTES_PER_PIXEL:
         return f"its pixels are of kind {image.mode}, expected 8-bit grey, RGB or a palette"
-    if any("16" in str(tile.args) for tile in getattr(image, "tile", [])):
+    if _is_deep(image):
         return "it has 16 bits per channel"
     if getattr(image, "is_animated", False) and image.format != "MPO":
         return "it is animated"
     return None
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Tell whether a file has more than 8 bits per channel, which Pillow would drop or rescale silently."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    if image.format == "PPM":
+        return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in tiles if "ppm" in tile[0])
+    return any(";16" in str(tile.args) for tile in tiles)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -75,6 +75,8 @@ def fill(images: Pixels, spec: InputSpec, start: int, out: NDArray[np.float32]) 
         ValueError: `out` of another shape, or more samples asked for than there are.
     """
     chosen = images[start : start + len(out)]
+    if len(chosen) != len(out):
+        raise ValueError(f"asked for samples {start} to {start + len(out) - 1}, there are {len(images)}")
     if chosen.dtype == np.uint8:
         spec.preprocess(chosen.view(np.uint8), out)
     else:

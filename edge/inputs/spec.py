@@ -127,9 +127,7 @@ def _per_channel(name: str, values: object, channels: int) -> tuple[float, ...]:
     listed = list(values) if isinstance(values, (list, tuple)) else []
     numbers = [v for v in listed if isinstance(v, (int, float)) and math.isfinite(v)]
     if len(listed) != channels or len(numbers) != channels:
-        raise UsageError(
-            f"input.{name}: expected {channels} finite number(s), one per channel, got {values!r}"
-        )
+        raise UsageError(f"input.{name}: expected one finite number per channel ({channels}), got {values!r}")
     return tuple(float(value) for value in numbers)
 
 
