@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,11 @@ class Checkpoint:
     """
 
     directory: Path
-    key: Mapping[str, str]
+    key: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, key: Mapping[str, str]) -> Checkpoint:
+        """Return the same place, bound to one run."""
+        return replace(self, key=key)
 
     @property
     def path(self) -> Path:

@@ -1,0 +1,64 @@
+"""`edge-adapt inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .common import bundle_argument, json_option, print_json, print_table, use_threads
+
+if TYPE_CHECKING:
+    from ..bundle import BundleFiles
+
+
+@click.command()
+@bundle_argument
+@json_option
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Check every file of BUNDLE and print its manifest.
+
+    \b
+    Example:
+      edge-adapt inspect bundle/
+    """
+    use_threads()
+    from ..bundle import read_bundle
+
+    files = read_bundle(bundle)
+    if as_json:
+        print_json({**files.manifest.to_json(), "sha256": files.identity})
+    else:
+        _print_manifest(files)
+
+
+def _print_manifest(files: BundleFiles) -> None:
+    manifest = files.manifest
+    shape = "x".join(str(extent) for extent in manifest.input.shape)
+    print_table(
+        [
+            ("name", manifest.name),
+            ("sha256", files.identity),
+            ("kind", f"{manifest.kind}, {manifest.loss}"),
+            ("input", f"{shape}, mean {list(manifest.input.mean)}, std {list(manifest.input.std)}"),
+            ("classes", f"up to {manifest.classes}"),
+            ("meta-trained for", f"{manifest.samples} samples, {manifest.steps} steps"),
+        ]
+    )
+    click.echo()
+    print_table(
+        [
+            (layer.name, layer.kind, layer.weight_words, layer.input_words, layer.macs, _per_step(layer.cap))
+            for layer in manifest.layers
+        ],
+        ("layer", "kind", "m(w)", "m(x)", "MACs", "cap per step"),
+    )
+    click.echo()
+    print_table([(name, digest) for name, digest in manifest.files.items()], ("file", "sha256"))
+    click.echo()
+    print_table([(key, str(value)) for key, value in manifest.provenance.items()], ("provenance", ""))
+
+
+def _per_step(values: tuple[int, ...] | None) -> str:
+    return "-" if values is None else " ".join(str(value) for value in values)

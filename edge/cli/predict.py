@@ -1,0 +1,45 @@
+"""`edge-adapt predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import (
+    DIRECTORY,
+    bundle_option,
+    json_option,
+    note,
+    print_json,
+    print_table,
+    threads_option,
+    use_threads,
+)
+
+
+@click.command()
+@click.argument("adapted", type=DIRECTORY)
+@bundle_option
+@click.option("--input", "source", type=DIRECTORY, required=True, help="A folder of images, or an .npz.")
+@threads_option
+@json_option
+def predict(adapted: Path, bundle: Path, source: Path, threads: int, as_json: bool) -> None:
+    """Name the class of every sample with the model in ADAPTED.
+
+    \b
+    Example:
+      edge-adapt predict adapted/ --bundle bundle/ --input photos/
+    """
+    use_threads(threads)
+    from ..predict import predict_path
+    from ..session import Bundle
+
+    result = predict_path(Bundle.open(bundle).load(adapted), source)
+    if as_json:
+        print_json(result)
+        return
+    rows = [(row["file"], row["class"], round(row["confidence"], 4)) for row in result["predictions"]]
+    print_table(rows, ("file", "class", "confidence"))
+    if result["accuracy"] is not None:
+        note(f"accuracy {result['accuracy']:.3f} of {result['samples']}")

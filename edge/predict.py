@@ -1,0 +1,51 @@
+"""Predict the samples of a folder or .npz with an adapted model, measured."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from .inputs import read_query
+from .measure import PeakMeter
+from .run import warm_up
+from .session import AdaptedModel
+
+
+def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
+    """Return what `edge-adapt predict --json` prints: class and confidence of every sample.
+
+    `accuracy` is null where the input does not name the true classes; bytes are null where they cannot be
+    measured.
+
+    Raises:
+        SupportError: samples that cannot be read or do not fit the model.
+    """
+    files = model.bundle.files
+    warm_up()
+    start = time.perf_counter()
+    with PeakMeter() as meter:
+        query = read_query(path, files.manifest.input)
+        chances = model.predict_samples(query)
+    best = chances.argmax(axis=1)
+    names = [model.class_names[index] for index in best]
+    rows: list[dict[str, Any]] = [
+        {"file": file, "class": name, "confidence": float(row[index])}
+        for file, name, row, index in zip(query.names, names, chances, best, strict=True)
+    ]
+    for row, label in zip(rows, query.labels or (), strict=False):
+        row["label"] = label
+    hits = [row["class"] == row["label"] for row in rows if "label" in row]
+    return {
+        "predictions": rows,
+        "samples": len(rows),
+        "accuracy": sum(hits) / len(hits) if hits else None,
+        "classes": list(model.class_names),
+        "converted": list(query.converted),
+        "seconds": time.perf_counter() - start,
+        "baseline_bytes": meter.baseline_bytes,
+        "measured_peak_bytes": meter.peak_bytes,
+        "process_peak_bytes": meter.process_peak_bytes,
+        "engine": model.engine,
+        "bundle": {"name": files.manifest.name, "sha256": files.identity},
+    }

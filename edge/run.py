@@ -1,0 +1,205 @@
+"""One adaptation from support set to outcome: prepare, adapt step by step, measure, evaluate.
+
+The peak meter starts after everything that belongs to no adaptation (imports, library buffers, one tiny
+decode), so what it sees is what the plan promised: support set, weights, arena.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .bundle import BundleFiles, Checkpoint, Overlay
+from .engines import Adaptation, Engine, Hooks, Progress
+from .engines.reference import ReferenceEngine
+from .errors import BundleError, EdgeAdaptError, UsageError
+from .inputs import SupportSet, read_support
+from .measure import PeakMeter
+from .plan import Plan, search_plan
+
+ENGINES = {"reference": ReferenceEngine}
+OnProgress = Callable[[Progress], None]
+Prepare = Callable[[], tuple[Plan, SupportSet]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to plan for: bounds in bytes (None: no bound), support samples and gradient steps."""
+
+    memory_budget: int | None
+    dynamic_budget: int | None
+    samples: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An adaptation and what was measured; `loss` and `accuracy`: of the support set, after the last step."""
+
+    plan: Plan
+    support: SupportSet
+    adaptation: Adaptation
+    meter: PeakMeter
+    loss: float
+    accuracy: float
+
+
+def engine_named(name: str) -> Engine:
+    """Return an engine; raises UsageError naming those there are."""
+    if name not in ENGINES:
+        raise UsageError(f"engine {name!r} is not known, expected one of: {', '.join(ENGINES)}")
+    return ENGINES[name]()
+
+
+def make_plan(files: BundleFiles, request: Request, support: SupportSet | None = None) -> Plan:
+    """Plan within the request's budgets; with a support set, for the bytes its samples and decodes take.
+
+    Raises:
+        BudgetError: naming the smallest budget that would do.
+    """
+    (alpha,) = files.program.with_role("step-size")
+    return search_plan(
+        files.program,
+        files.weights.copy(alpha.name),
+        request.samples,
+        request.steps,
+        request.memory_budget,
+        request.dynamic_budget,
+        sample_bytes=None if support is None else support.images[0].nbytes,
+        decode_bytes=0 if support is None else support.decode_bytes,
+    )
+
+
+def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path) -> tuple[Plan, SupportSet]:
+    """Read a support set within the budget's room for decoding, and plan again for what it takes.
+
+    Raises:
+        SupportError: the samples cannot be used, or one decode does not fit the budget.
+    """
+    room = None if request.memory_budget is None else request.memory_budget - plan.static_bytes
+    support = read_support(path, files.manifest.input, files.manifest.classes, plan.samples, room)
+    return make_plan(files, request, support), support
+
+
+def adapt(
+    files: BundleFiles,
+    engine: Engine,
+    prepare: Prepare,
+    checkpoint: Checkpoint | None = None,
+    progress: OnProgress | None = None,
+    notify: Callable[[str], None] = lambda message: None,
+) -> Outcome:
+    """Prepare, adapt and evaluate under the peak meter.
+
+    Args:
+        files: the bundle.
+        engine: what runs the plan.
+        prepare: returns plan and support set; called inside the measured span.
+        checkpoint: where the last finished step is kept; a run found there is continued.
+        progress: called after every micro-batch.
+        notify: called with one line where something happened that a person should know.
+
+    Raises:
+        NonFiniteError: naming step and layer; the checkpoint keeps the last finished step.
+        AdaptationInterrupted: Ctrl-C; likewise.
+    """
+    warm_up()
+    with PeakMeter() as meter:
+        plan, support = prepare()
+        if checkpoint is not None:
+            checkpoint = checkpoint.of(_key(files, plan, support, engine))
+        adaptation = _adapt(files, engine, plan, support, checkpoint, progress, notify)
+        weights = Overlay(files.weights, adaptation.updated)
+        logits = engine.predict(files.program, weights, support)
+        loss, accuracy = score(logits, support.labels, len(support.class_names))
+    if not math.isfinite(loss):
+        raise EdgeAdaptError(
+            f"the support loss is {loss} after the last step: the step sizes are too large for these samples;"
+            " adapt with fewer --steps"
+        )
+    return Outcome(plan, support, adaptation, meter, loss, accuracy)
+
+
+def score(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy over the first `classes` outputs; logits (n, C), labels (n,)."""
+    used = logits[:, :classes].astype(np.float64)
+    shifted = used - used.max(axis=1, keepdims=True)
+    of_label = shifted[np.arange(len(labels)), labels]
+    loss = np.log(np.exp(shifted).sum(axis=1)) - of_label
+    return float(loss.mean()), float((used.argmax(axis=1) == labels).mean())
+
+
+def probabilities(logits: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
+    """Return the softmax over the first `classes` outputs, (n, classes)."""
+    used = logits[:, :classes].astype(np.float64)
+    powers = np.exp(used - used.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _adapt(
+    files: BundleFiles,
+    engine: Engine,
+    plan: Plan,
+    support: SupportSet,
+    checkpoint: Checkpoint | None,
+    progress: OnProgress | None,
+    notify: Callable[[str], None],
+) -> Adaptation:
+    """Run the steps that are still to be done."""
+    if checkpoint is None:
+        return engine.adapt(files.program, plan, files.weights, support, 0, Hooks(progress, measure=True))
+    try:
+        kept = checkpoint.load()
+    except BundleError as error:
+        notify(f"{error}: it is discarded, the adaptation starts at step 1")
+        kept = None
+    losses = [] if kept is None else list(kept.losses)
+    start = len(losses)
+    if kept is not None:
+        notify(f"{checkpoint.directory}: continuing after step {start} of {plan.steps}")
+        if start == plan.steps:
+            return Adaptation(kept.tensors, kept.losses, start, 0.0, None)
+
+    def finished(done: int, tensors: Any, loss: float) -> None:
+        losses.append(loss)
+        checkpoint.save(tensors, tuple(losses))
+
+    weights = files.weights if kept is None else Overlay(files.weights, kept.tensors)
+    hooks = Hooks(progress, finished, measure=True)
+    adaptation = engine.adapt(files.program, plan, weights, support, start, hooks)
+    return replace(adaptation, losses=tuple(losses))
+
+
+def _key(files: BundleFiles, plan: Plan, support: SupportSet, engine: Engine) -> dict[str, str]:
+    """Return what two runs must share for one to continue the other."""
+    digest = hashlib.sha256(json.dumps([support.images.dtype.str, support.images.shape]).encode())
+    digest.update(np.ascontiguousarray(support.images).data)
+    digest.update(support.labels.data)
+    digest.update(json.dumps(support.class_names).encode())
+    planned = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode())
+    return {
+        "bundle": files.identity,
+        "support set": digest.hexdigest(),
+        "plan": planned.hexdigest(),
+        "engine": engine.name,
+    }
+
+
+def warm_up() -> None:
+    """Do once what libraries allocate on first use: image codecs, the product's buffers."""
+    for kind in ("PNG", "JPEG"):
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(stream, kind)
+        Image.open(stream).convert("L").resize((4, 4)).tobytes()
+    square = np.ones((64, 64), np.float32)
+    square @ square

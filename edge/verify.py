@@ -1,0 +1,124 @@
+"""The bundle's self-test: does this engine, on this machine, compute what PyTorch computed in float64?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import BundleFiles, TensorFile
+from .engines import Engine, Hooks
+from .errors import BundleError
+from .inputs import SupportSet
+from .lower.table import Step
+from .plan import search_plan
+
+LOSS_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-3
+NORM_FLOOR = 1e-4
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One compared number: `error` and `tolerance` are relative to `scale`."""
+
+    name: str
+    expected: float
+    got: float
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; a NaN is not."""
+        return self.error <= self.tolerance
+
+
+def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
+    """Recompute the self-test's loss and gradients in float32 and compare.
+
+    Tolerances: the loss 1e-4 (relative above 1, absolute below); a gradient's norm and its recorded entries
+    1e-3 of that norm, or of 1e-4 times the largest norm where the gradient itself is next to nothing.
+
+    Returns:
+        `passed`, the engine, and one object per compared number.
+
+    Raises:
+        BundleError: the bundle has no self-test, or one that does not fit the program.
+    """
+    test = TensorFile.open(files.file("selftest.safetensors"))
+    support = _support(files, test)
+    loss, gradients = _first_gradient(files, engine, support, test.copy("alpha_mask"))
+    checks = [_loss_check(float(test.copy("loss")[0]), loss), *_gradient_checks(test, gradients)]
+    return {
+        "passed": all(check.passed for check in checks),
+        "engine": engine.name,
+        "bundle": {"name": files.manifest.name, "sha256": files.identity},
+        "samples": len(support),
+        "checks": [{**asdict(check), "passed": check.passed} for check in checks],
+    }
+
+
+def _support(files: BundleFiles, test: TensorFile) -> SupportSet:
+    spec, labels = files.manifest.input, test.copy("labels").astype(np.int64)
+    images = test.copy("images")
+    if images.shape[1:] != spec.pixel_shape or labels.shape != images.shape[:1]:
+        raise BundleError(
+            f"{test.path}: images {list(images.shape)} and labels {list(labels.shape)} do not fit the input;"
+            " export the bundle again"
+        )
+    names = tuple(str(index) for index in range(files.manifest.classes))
+    return SupportSet(images, labels, names, spec)
+
+
+def _first_gradient(
+    files: BundleFiles, engine: Engine, support: SupportSet, mask: Array
+) -> tuple[float, dict[str, Array]]:
+    """Run one gradient step of all layers in `mask` and return the mean loss and `grad::P` by P."""
+    gradients: dict[str, Array] = {}
+    names = {
+        grad: param
+        for layer in files.program.layers
+        for param, grad in zip(layer.params, layer.grads, strict=True)
+    }
+
+    def watch(gradient_step: int, first: int, step: Step, outputs: Sequence[Array | None]) -> None:
+        for name, value in zip(step.outputs, outputs, strict=True):
+            if name in names and value is not None:
+                gradients[names[name]] = value.copy()
+
+    plan = search_plan(files.program, mask.astype(np.float32).reshape(1, -1), len(support), 1)
+    result = engine.adapt(files.program, plan, files.weights, support, 0, Hooks(watch=watch))
+    return result.losses[0], gradients
+
+
+def _loss_check(expected: float, got: float) -> Check:
+    return Check("loss", expected, got, abs(got - expected) / max(1.0, abs(expected)), LOSS_TOLERANCE)
+
+
+def _gradient_checks(test: TensorFile, gradients: dict[str, Array]) -> Iterator[Check]:
+    """Compare norm and entries of every gradient that the self-test lists."""
+    listed = [name.removeprefix("norm::") for name in test.entries if name.startswith("norm::")]
+    norms = {name: float(test.copy(f"norm::{name}")[0]) for name in listed}
+    for name, norm in norms.items():
+        if name not in gradients:
+            raise BundleError(
+                f"{test.path}: gradient of {name!r} is not computed by the program; export again"
+            )
+        scale = max(norm, NORM_FLOOR * max(norms.values()), np.finfo(np.float32).tiny)
+        got = float(np.linalg.norm(gradients[name].astype(np.float64)))
+        yield Check(f"norm of {name}", norm, got, abs(got - norm) / scale, GRADIENT_TOLERANCE)
+        yield _entries_check(name, test.copy(f"entries::{name}"), gradients[name].reshape(-1), scale)
+
+
+def _entries_check(name: str, expected: Array, gradient: Array, scale: float) -> Check:
+    """Compare the entries at flat indices floor(i * size / count); report the worst one."""
+    indices = np.arange(len(expected)) * len(gradient) // len(expected)
+    got = gradient[indices]
+    worst = int(np.argmax(np.nan_to_num(np.abs(got - expected), nan=np.inf)))
+    error = float(abs(got[worst] - expected[worst])) / scale
+    return Check(f"entries of {name}", float(expected[worst]), float(got[worst]), error, GRADIENT_TOLERANCE)
