@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import numpy as np
 
-from .kernel import Array, Arrays, Attrs, Kernel, Shapes, Workspace, present
+from .bits import pack, unpack
+from .kernel import Array, Arrays, Attrs, Kernel, Shape, Shapes, Workspace, present
 
-CHUNK = 2048  # elements packed at once, a multiple of 8; NumPy's bit functions return a new array this long
+CHUNK = 8192  # mask elements that are unpacked at once, a multiple of 8
 
 
 def _relu(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
     (x,) = present(inputs)
     y, mask = outputs
     if mask is not None:
-        positive = Workspace(workspace).take(min(CHUNK, x[0].size), np.bool_)
+        buffer = Workspace(workspace).take(_buffer_elements(x.shape), np.uint8)
         for sample, packed in zip(x, mask, strict=True):
-            _pack_positive(sample.reshape(-1), packed, positive)
+            for values, octets in _chunks(sample.reshape(-1), packed):
+                positive = buffer[: 8 * octets.size]
+                positive[values.size :] = 0
+                np.greater(values, 0, out=positive[: values.size].view(np.bool_))
+                pack(positive, 1, octets)
     if y is not None:
         np.maximum(x, 0, out=y)
-
-
-def _pack_positive(values: Array, packed: Array, positive: Array) -> None:
-    for start in range(0, values.size, CHUNK):
-        part = values[start : start + CHUNK]
-        bits = positive[: part.size]
-        np.greater(part, 0, out=bits)
-        packed[start // 8 : (start + part.size + 7) // 8] = np.packbits(bits, bitorder="little")
 
 
 def _relu_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
     gy, mask = present(inputs)
     (gx,) = present(outputs)
+    buffer = Workspace(workspace).take(_buffer_elements(gx.shape), np.uint8)
     np.copyto(gx, gy)
     for sample, packed in zip(gx, mask, strict=True):
-        flat = sample.reshape(-1)
-        for start in range(0, flat.size, CHUNK):
-            part = flat[start : start + CHUNK]
-            bits = np.unpackbits(
-                packed[start // 8 : (start + CHUNK) // 8], count=part.size, bitorder="little"
-            )
-            np.copyto(part, 0, where=np.equal(bits, 0, out=bits.view(np.bool_)))
+        for values, octets in _chunks(sample.reshape(-1), packed):
+            unpack(octets, 1, buffer[: 8 * octets.size])
+            blocked = buffer[: values.size].view(np.bool_)
+            np.logical_not(blocked, out=blocked)
+            np.copyto(values, 0, where=blocked)
+
+
+def _chunks(values: Array, packed: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield the values (1-D) and the bytes of their mask, CHUNK elements at a time."""
+    for start in range(0, values.size, CHUNK):
+        yield values[start : start + CHUNK], packed[start // 8 : (start + CHUNK) // 8]
+
+
+def _buffer_elements(x: Shape) -> int:
+    return min(CHUNK, -(-prod(x[1:]) // 8) * 8)
 
 
 def _relu_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
     (x,) = present(inputs)
-    return 0 if outputs[1] is None else min(CHUNK, prod(x[1:]))
+    return 0 if outputs[1] is None else _buffer_elements(x)
+
+
+def _relu_grad_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
+    (gx,) = present(outputs)
+    return _buffer_elements(gx)
 
 
 KERNELS = {
     "Relu": Kernel(_relu, _relu_workspace, in_place={0: 0}),
-    "ReluGrad": Kernel(_relu_grad, in_place={0: 0}),
+    "ReluGrad": Kernel(_relu_grad, _relu_grad_workspace, in_place={0: 0}),
 }
