@@ -3,9 +3,10 @@
     python benchmarks/omniglot.py                          all methods, 1 and 5 shots
     python benchmarks/omniglot.py --method p-meta --shots 1
 
-Resumable: finished trainings, evaluations and exports under --work are kept and used again; an interrupted training goes on
-from its checkpoint. Accuracy is on 600 tasks of the evaluation alphabets with the device's semantics. Device memory is the most
-frugal plan of each bundle (micro-batch 1, float32), and what a fresh `edge-adapt run` process then measured.
+Resumable: finished trainings and exports under --work are kept and used again; an interrupted training
+goes on from its checkpoint. Accuracy is on 600 tasks of the evaluation alphabets, with the device's
+semantics. Device memory is the most frugal plan of each bundle (micro-batch 1, float32), and what a
+fresh `edge-adapt run` process then measured.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def train(recipe: str, run: Path, data: Path) -> None:
 
 
 def adapt_once(bundle: Path, adapted: Path, shots: int, data: Path) -> dict[str, Any]:
-    """Adapt to one evaluation task with the smallest dynamic budget that any plan meets; return the report."""
+    """Adapt to one evaluation task with the smallest dynamic budget that can be met; return the report."""
     from edge_adapt.cloud.tasks import EpisodeSampler, load_dataset
     from edge_adapt.edge import BudgetError, Bundle
 
