@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def train(
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
     parts = assemble(config, training.dataset.spec)
-    _refuse_ignored(parts, changes)
+    _refuse_ignored(config, parts, changes)
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
     if not job.directory.result.exists():
@@ -58,12 +58,11 @@ def train(
     return load_run(out)
 
 
-def _refuse_ignored(parts: Parts, changes: Mapping[str, Any]) -> None:
-    """A setting that was asked for must be in force."""
-    in_force = method_settings(parts.config.method)
-    for name, value in changes.items():
+def _refuse_ignored(asked: RunConfig, parts: Parts, changes: Iterable[str]) -> None:
+    """A setting of the method that was asked for must be in force."""
+    wanted, in_force = method_settings(asked.method), method_settings(parts.config.method)
+    for name in changes:
         section, _, key = name.partition(".")
-        wanted = None if value == "none" else value
-        if section == "method" and key in in_force and in_force[key] != wanted:
+        if section == "method" and key in wanted and wanted[key] != in_force[key]:
             fixed = f"{parts.method.name} fixes it to {in_force[key]!r}"
-            raise ConfigError(f"{name}: {fixed}, so {value!r} would have no effect")
+            raise ConfigError(f"{name}: {fixed}, so {wanted[key]!r} would have no effect")
