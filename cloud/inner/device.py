@@ -112,7 +112,7 @@ class _Device:
         self.weights = {name: meta.learned[name] for name in network.parameters}
         for name in (name for index in updated for name in network.names(index)):
             self.weights[name] = self.weights[name].expand(self._tasks, *self.weights[name].shape)
-        frontier = network.frontier(updated)
+        frontier = network.frontier(updated) or (network.source,)
         prefix = network.run({network.source: rows(x)}, self._call(self.weights, (), {}, {}), frontier)
         self._known = dict(zip(frontier, prefix, strict=True))
 
