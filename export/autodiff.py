@@ -27,7 +27,7 @@ def differentiate(forward: Program, attention: Mapping[str, LayerAttention], ste
     loss = _add_loss(tensors, forward.outputs["logits"])
     ops = (*forward.sections["forward"], loss)
     tape = Tape(tensors, _depending(ops, forward), attention, _readers(ops))
-    for op in reversed(ops):
+    for op in reversed([op for op in ops if tape.wanted.intersection(op.outputs)]):
         rule = RULES[op.kind]
         if rule.gradient is None:
             raise ValueError(f"{op.kind} has no gradient rule")

@@ -105,8 +105,12 @@ class ForwardGraph:
         if value in self._initializers:
             return value not in self.params
         node = self._producers.get(value)
-        if node is None or node.op_type == "Shape":
+        if node is None:
             return False
+        if node.op_type == "Shape":
+            seen.add(node.input[0])
+            nodes.append(node)
+            return node.input[0] in self._initializers
         if node.op_type == "CastLike":
             node = helper.make_node("Identity", [node.input[0]], list(node.output))
         fixed = all(self._collect(name, nodes, seen) for name in node.input)

@@ -77,14 +77,14 @@ class Builder:
     def _constant(self, value: NDArray[Any]) -> str:
         key = (str(value.dtype), value.shape, value.tobytes())
         if key not in self._by_value:
-            name = f"const_{len(self.constants)}"
+            name = f"const::{len(self.constants)}"
             self._by_value[key] = name
             self.constants[name] = numpy_helper.from_array(value, name)
         return self._by_value[key]
 
     def fresh(self, hint: str) -> str:
         """A value name that is not in use."""
-        return f"{hint.lower()}_{len(self.nodes)}"
+        return f"{hint.lower()}::{len(self.nodes)}"
 
 
 def sample_scale(builder: Builder, sample_weight: str, *gammas: str) -> str:

@@ -1,4 +1,4 @@
-"""A program as an ONNX file of standard operators (opset 18, IR 8) whose weights live in weights.safetensors."""
+"""A program as an ONNX file of standard operators (opset 18, IR 8), its weights in weights.safetensors."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from .forward_graph import ForwardGraph
 from .ops import RULES, Match, Rule
 
 INPUT = "images"
+_RESERVED = ("labels", "sample_weight", "class_mask", "loss", "logits", "alpha", "step")
 _Found = tuple[NodeProto, Rule, Match]
 
 
@@ -92,7 +93,7 @@ def _layer_name(match: Match, path: str) -> str:
 
 def _unused(name: str, tensors: dict[str, Tensor]) -> str:
     candidates = (name, *(f"{name}.{count}" for count in range(2, len(tensors) + 3)))
-    return next(candidate for candidate in candidates if candidate not in tensors)
+    return next(name for name in candidates if name not in tensors and name not in _RESERVED)
 
 
 def _layers(ops: list[Op], layer_names: tuple[str, ...]) -> tuple[Layer, ...]:

@@ -12,15 +12,15 @@ from ..errors import ExportError
 from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder, sample_scale
 from ..tape import SAMPLE_WEIGHT, Tape
-from .rule import Match, Rule, integer, integers
+from .rule import Match, Rule, integer, integers, weight_and_bias
 
 
 def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if node.op_type != "Conv":
         return None
     attrs = attributes(node)
-    weight, *bias = (graph.parameter(name) for name in node.input[1:])
-    if weight is None or None in bias or len(graph.shape(node.output[0])) != 4:
+    params = weight_and_bias(graph, node)
+    if params is None or len(graph.shape(node.output[0])) != 4:
         raise ExportError(
             f"node {node.name!r} (Conv): expected a 2-d convolution with module parameters as weight and bias"
         )
@@ -35,7 +35,7 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
         "groups": attrs.get("group", 1),
     }
     plain = {name: list(value) if isinstance(value, Sequence) else value for name, value in geometry.items()}
-    return Match((node.input[0],), (weight, bias[0] or "" if bias else ""), attrs=plain)
+    return Match((node.input[0],), params, attrs=plain)
 
 
 def _gradient(tape: Tape, op: Op) -> None:

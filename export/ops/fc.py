@@ -9,7 +9,7 @@ from ..errors import ExportError
 from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder, sample_scale
 from ..tape import SAMPLE_WEIGHT, Tape
-from .rule import Match, Rule
+from .rule import Match, Rule, weight_and_bias
 
 _PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
 
@@ -18,12 +18,12 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if node.op_type != "Gemm":
         return None
     attrs = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0} | attributes(node)
-    weight, *bias = (graph.parameter(name) for name in node.input[1:])
-    if weight is None or None in bias or any(attrs[name] != value for name, value in _PLAIN.items()):
+    params = weight_and_bias(graph, node)
+    if params is None or any(attrs[name] != value for name, value in _PLAIN.items()):
         raise ExportError(
             f"node {node.name!r} (Gemm): expected a linear layer, x w^T + b, with parameters w and b"
         )
-    return Match((node.input[0],), (weight, bias[0] or "" if bias else ""))
+    return Match((node.input[0],), params)
 
 
 def _gradient(tape: Tape, op: Op) -> None:

@@ -60,6 +60,18 @@ class Rule:
     layer_kind: str | None = None
 
 
+def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[str, str] | None:
+    """Names of the parameters a node reads after its input; a bias that is absent or all zeros is ""."""
+    weight, *bias = node.input[1:]
+    names = graph.parameter(weight), graph.parameter(bias[0]) if bias else ""
+    if names[0] is None:
+        return None
+    if names[1] is not None:
+        return names[0], names[1]
+    constant = graph.constant(bias[0])
+    return None if constant is None or constant.any() else (names[0], "")
+
+
 def integer(op: Op, name: str) -> int:
     """An integer attribute."""
     value = op.attrs[name]

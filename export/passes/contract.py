@@ -9,7 +9,7 @@ from ...edge.program import Program, check_program
 
 
 class PassError(ValueError):
-    """A pass was given a program it cannot work on, or broke its own promise: a defect, not a user's mistake."""
+    """A pass was given a program it cannot work on, or broke its own promise: a defect."""
 
 
 class Pass(Protocol):
