@@ -62,7 +62,7 @@ def lower(
     """
     keys, order = distinct(updated, caps)
     outlines = [outline(program, mask, storage, dict(cap)) for mask, cap in keys]
-    programs = tuple(size(one, samples, micro_batch) for one in outlines)
+    programs = _shared([size(one, samples, micro_batch) for one in outlines])
     return Lowered(programs, order, samples, micro_batch, storage)
 
 
@@ -117,6 +117,20 @@ def size(one: Outline, samples: int, micro_batch: int) -> StepProgram:
     values = {n: Value(n, one.tensors[n].shape, one.tensors[n].dtype, home.get(n, "")) for n in named}
     everything = (*buffers, *workspace_buffers(steps))
     return StepProgram(one.mask, tuple(steps), body, values, everything, one.accumulators, one.outputs)
+
+
+def _shared(programs: Sequence[StepProgram]) -> tuple[StepProgram, ...]:
+    """Let equal steps and values of different step programs be one object: the table stays small."""
+    steps: dict[str, Step] = {}
+    values: dict[Value, Value] = {}
+    return tuple(
+        replace(
+            one,
+            steps=tuple(steps.setdefault(repr(step), step) for step in one.steps),
+            values={name: values.setdefault(value, value) for name, value in one.values.items()},
+        )
+        for one in programs
+    )
 
 
 def _steps(one: Outline, single: bool) -> tuple[list[Step], tuple[int, int]]:

@@ -1,9 +1,10 @@
 """Which values share memory, for how long, and how many bytes: the buffers of a step program.
 
 A value lives from the first step that names it to the last. Two rules put values into one buffer: an
-operation whose kernel says `alias` (Flatten) hands on its input's bytes; an operation whose kernel allows it
-writes over an input that nobody reads afterwards. So a frozen prefix (convolution, norm, ReLU, pool) runs in the
-memory of the convolution's output, and what the pool no longer needs is free from the next step on.
+operation whose kernel says `alias` (Flatten) hands on its input's bytes; an operation whose kernel
+allows it writes over an input that nobody reads afterwards. So a frozen prefix (convolution, norm, ReLU,
+pool) runs in the memory of the convolution's output, and what the pool no longer needs is free from the
+next step on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which operations a gradient step needs, and in what order they run.
 
 Dead code: only what leads to the updates of the chosen layers, to the loss, or to the logits, is kept;
-outputs that nobody reads are dropped. So a frozen layer loses its parameter gradients, its attention, and, below
-the lowest updated layer, the whole backward pass with everything saved for it.
+outputs that nobody reads are dropped. So a frozen layer loses its parameter gradients, its attention,
+and, below the lowest updated layer, the whole backward pass with everything saved for it.
 
 Order: program order, except that attention and parameter gradients run as soon as their inputs exist. That
 frees saved inputs and gradients at the earliest legal moment (a weight gradient runs before the input

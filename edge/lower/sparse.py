@@ -1,8 +1,8 @@
 """Sparse channel storage: of an input saved only for a weight gradient, keep the channels attention keeps.
 
 Forward attention `fw` is zero on at least `C - cap` channels of every sample. Where nothing else in the
-backward pass reads the input, `SelectChannels` stores the other channels, multiplied by fw, as (N, cap, ...)
-with their numbers (N, cap), and the weight gradient reads those: the same numbers from fewer bytes.
+backward pass reads the input, `SelectChannels` stores the other channels, multiplied by fw, as (N, cap,
+...) with their numbers (N, cap), and the weight gradient reads those: the same numbers from fewer bytes.
 """
 
 from __future__ import annotations

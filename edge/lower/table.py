@@ -1,7 +1,8 @@
 """The step table: what lowering hands to the planner and to an engine.
 
-Time is the index of a step in `StepProgram.steps`: first the prologue (accumulators zeroed), then the body
-(run once per micro-batch), then the epilogue (updates). Every lifetime is a closed interval of these indices.
+Time is the index of a step in `StepProgram.steps`: first the prologue (accumulators zeroed), then the
+body (run once per micro-batch), then the epilogue (updates). Every lifetime is a closed interval of
+these indices.
 """
 
 from __future__ import annotations

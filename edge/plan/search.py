@@ -1,8 +1,8 @@
 """The budget search: of all plans that fit, the one that cuts nothing and is predicted to be fastest.
 
-A candidate is (cap cut, storage, micro-batch). Of micro-batches that need the same number of passes only the
-smallest matters. Candidates are ranked before anything is placed; the first that fits both budgets is taken, so
-a larger budget never gives a slower plan.
+A candidate is (cap cut, storage, micro-batch). Of micro-batches that need the same number of passes only
+the smallest matters. Candidates are ranked before anything is placed; the first that fits both budgets
+is taken, so a larger budget never gives a slower plan.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def search_plan(
 
 
 def updated_layers(program: Program, alpha: NDArray[Any], steps: int) -> tuple[Mask, ...]:
-    """Return per gradient step, per layer, whether its step size is not zero; raises UsageError on a bad shape."""
+    """Return per gradient step and layer whether the step size is not zero; UsageError on a bad shape."""
     if alpha.ndim != 2 or not len(alpha) or alpha.shape[1] != len(program.layers):
         raise UsageError(f"alpha: expected shape (K, {len(program.layers)}), got {alpha.shape}")
     rows = [alpha[min(step, len(alpha) - 1)] for step in range(steps)]
@@ -200,14 +200,14 @@ def _refusal(
     smallest = _smallest(in_arena or tried, memory)
     what, budget = ("memory", memory_budget) if memory else ("dynamic", dynamic_budget)
     return BudgetError(
-        f"no plan fits a {what} budget of {format_bytes(budget or 0)} ({budget} bytes): the smallest feasible is"
-        f" {smallest} bytes ({format_bytes(smallest)}); raise the budget or plan fewer samples",
+        f"no plan fits a {what} budget of {budget} bytes ({format_bytes(budget or 0)}): the smallest feasible"
+        f" is {smallest} bytes ({format_bytes(smallest)}); raise the budget or plan fewer samples",
         smallest,
     )
 
 
 def _smallest(candidates: Sequence[Candidate], memory: bool) -> int:
-    """Return the smallest planned peak (or arena), placing only what could be smaller than the best so far."""
+    """Return the smallest planned peak (or arena); places only what could be the smallest."""
     best: int | None = None
     for one in sorted(candidates, key=lambda one: one.least(memory)):
         if best is not None and one.least(memory) >= best:

@@ -1,8 +1,8 @@
 """How much work a lowered adaptation is, and a rough time for it, to rank plans.
 
-The constants are a small ARM or x86 core running NumPy; they decide between plans of one program, where only
-their proportion matters: fewer and longer operations (a larger micro-batch) against extra work (selecting
-channels).
+The constants are a small ARM or x86 core running NumPy; they decide between plans of one program, where
+only their proportion matters: fewer and longer operations (a larger micro-batch) against extra work
+(selecting channels).
 """
 
 from __future__ import annotations

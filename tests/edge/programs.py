@@ -1,4 +1,4 @@
-"""Programs for tests, written by hand after docs/program.md: [conv, norm, ReLU, pool] x blocks, flatten, fc, loss."""
+"""Programs for tests, after docs/program.md: [conv, norm, ReLU, pool] blocks and an fc head."""
 
 from __future__ import annotations
 
