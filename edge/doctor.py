@@ -55,7 +55,7 @@ def problems(found: Mapping[str, Any]) -> list[str]:
     if found["blas_threads"] != "1":
         lines.append(
             f"{THREAD_VARIABLE} is {found['blas_threads'] or 'not set'}: set it to 1 before Python starts"
-            " when you use the Python API, or products take memory outside the plan (edge-adapt sets it itself)"
+            " when you use the Python API, or products take memory outside the plan (edge-adapt does)"
         )
     if not found["jpeg"]:
         lines.append("Pillow has no JPEG decoder: install libjpeg and pillow again, or use PNG files")

@@ -114,7 +114,7 @@ def adapt(
         AdaptationInterrupted: Ctrl-C; likewise.
     """
     warm_up()
-    with PeakMeter() as meter:
+    with PeakMeter() as meter, np.errstate(over="ignore", invalid="ignore"):  # checked after every step
         plan, support = prepare()
         if checkpoint is not None:
             checkpoint = checkpoint.of(_key(files, plan, support, engine))
@@ -140,8 +140,11 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) 
 
 
 def probabilities(logits: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
-    """Return the softmax over the first `classes` outputs, (n, classes)."""
+    """Return the softmax over the first `classes` outputs, (n, classes); raises on NaN and infinity."""
     used = logits[:, :classes].astype(np.float64)
+    if not np.isfinite(used).all():
+        sample = int(np.argmin(np.isfinite(used).all(axis=1)))
+        raise EdgeAdaptError(f"sample {sample}: output is not finite; adapt again with fewer steps")
     powers = np.exp(used - used.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -186,7 +189,8 @@ def _key(files: BundleFiles, plan: Plan, support: SupportSet, engine: Engine) ->
     digest.update(np.ascontiguousarray(support.images).data)
     digest.update(support.labels.data)
     digest.update(json.dumps(support.class_names).encode())
-    planned = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode())
+    chosen = (plan.schedule, plan.storage, plan.samples, plan.micro_batch, plan.layers, plan.cap_cut)
+    planned = hashlib.sha256(json.dumps(chosen).encode())
     return {
         "bundle": files.identity,
         "support set": digest.hexdigest(),
@@ -196,7 +200,11 @@ def _key(files: BundleFiles, plan: Plan, support: SupportSet, engine: Engine) ->
 
 
 def warm_up() -> None:
-    """Do once what libraries allocate on first use: image codecs, the product's buffers."""
+    """Do once what libraries load or allocate on first use: codecs, archives, random numbers, products."""
+    archive = io.BytesIO()
+    np.savez(archive, images=np.random.default_rng(0).integers(0, 255, 8, np.uint8))
+    archive.seek(0)
+    np.load(archive)["images"]
     for kind in ("PNG", "JPEG"):
         stream = io.BytesIO()
         Image.new("RGB", (8, 8)).save(stream, kind)

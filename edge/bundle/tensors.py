@@ -117,7 +117,14 @@ def write_tensors(
 ) -> None:
     """Write a .safetensors file atomically: after a crash there is the old file or the new one, whole."""
     contiguous = {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
-    write_file(path, lambda temporary: save_file(contiguous, temporary, dict(metadata or {}) or None))
+
+    def write(temporary: Path) -> None:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        save_file(contiguous, temporary, dict(metadata or {}) or None)
+        temporary.chmod(usual)  # the library leaves a file that only its owner can read
+
+    write_file(path, write)
 
 
 def _metadata(value: Any, path: Path) -> dict[str, str]:
