@@ -11,8 +11,8 @@ from ..edge.inputs import InputSpec
 from .errors import ConfigError
 from .models import BACKBONES
 from .outer import METHODS, MethodConfig
-from .settings import build as build_section
-from .settings import flatten, merge, nest, to_table
+from .settings import build, to_table
+from .tables import flatten, merge, nest
 from .tasks import describe_datasets
 
 FOLDER = "folder"
@@ -148,7 +148,7 @@ class RunConfig:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
         """Read a table, with {"train.outer_steps": 10, ...} put over it."""
-        return build_section(cls, merge(table, nest(overrides or {})))
+        return build(cls, merge(table, nest(overrides or {})))
 
 
 def known_datasets() -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .config import RunConfig, differences
 from .errors import ConfigError
-from .settings import read_toml, to_table, write_toml
+from .settings import to_table
 from .state import State, load_checkpoint, save_checkpoint
+from .tables import read_toml, write_toml
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ..run_directory import RunDirectory
-from ..settings import parse_override
+from ..tables import parse_override
 from ..train import train
 from .options import threads_option
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..settings import merge, read_toml
+from ..tables import merge, read_toml
 
 EXTENDS = "extends"
 
