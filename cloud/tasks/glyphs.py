@@ -16,6 +16,7 @@ from .distortion import Distortion, distort
 SPEC = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
 SAMPLES_PER_CLASS = 24
 _BLUR = 1.5
+_LEVEL = np.float32(0.8)
 _DISTORTION = Distortion()
 
 
@@ -39,7 +40,11 @@ def _samples(character: Character, seed: int) -> NDArray[np.uint8]:
 
 
 def _softened(raster: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Blur a raster so that a threshold moves its edges: the strokes get thicker or thinner."""
-    blurred = Image.fromarray(raster).filter(ImageFilter.GaussianBlur(_BLUR))
-    values: NDArray[np.float32] = np.asarray(blurred, np.float32) / np.float32(255)
+    """Blur a raster so that a threshold moves its edges: the strokes get thicker or thinner.
+
+    Thin strokes are brightened to the level of thick ones, or a high threshold would wipe them out.
+    """
+    blurred = np.asarray(Image.fromarray(raster).filter(ImageFilter.GaussianBlur(_BLUR)), np.float32)
+    inside = np.float32(np.median(blurred[raster > 127]))
+    values: NDArray[np.float32] = np.minimum(blurred * (_LEVEL / inside), np.float32(1))
     return values

@@ -45,7 +45,7 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.s
             "or the environment variable EDGE_ADAPT_DATA"
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images, names, alphabet_names, alphabet, lake = (archive[key] for key in _KEYS)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ConfigError(f"omniglot: {path} cannot be read ({error}); fetch {FILE_NAME} again") from None

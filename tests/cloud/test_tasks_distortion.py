@@ -1,0 +1,68 @@
+"""Distorted variants of a shape."""
+
+import numpy as np
+import pytest
+from edge_adapt.cloud.tasks.distortion import Distortion, distort
+
+STILL = Distortion(rotation=0, shear=0, scale=0, shift=0, elastic=0, stroke=(0.5, 0.5))
+SIDE = 32
+
+
+def cross(side=SIDE):
+    """A soft-edged, lopsided cross."""
+    image = np.zeros((side, side), np.float32)
+    image[6:26, 12:16] = 1
+    image[10:14, 6:24] = 1
+    return image[None]
+
+
+def draw(how, count=200, seed=0, sources=None):
+    return distort(cross() if sources is None else sources, count, SIDE, how, np.random.default_rng(seed))
+
+
+def moments(images):
+    """Ink, centre (y, x) and the direction of the long axis of each image."""
+    weights = images / 255
+    ink = weights.sum(axis=(1, 2))
+    y, x = np.mgrid[: images.shape[1], : images.shape[2]]
+    centre = np.stack([(weights * axis).sum(axis=(1, 2)) / ink for axis in (y, x)], axis=1)
+    return ink, centre
+
+
+def test_no_distortion_gives_the_thresholded_source():
+    assert (draw(STILL, 3) == np.rint(255 * cross()).astype(np.uint8)).all()
+
+
+def test_the_same_generator_state_gives_the_same_bytes_and_another_does_not():
+    assert draw(Distortion(), 5).tobytes() == draw(Distortion(), 5).tobytes()
+    assert draw(Distortion(), 5).tobytes() != draw(Distortion(), 5, seed=1).tobytes()
+
+
+def test_all_variants_differ():
+    assert len({image.tobytes() for image in draw(Distortion())}) == 200
+
+
+def test_shift_moves_the_centre_by_its_standard_deviation():
+    how = Distortion(rotation=0, shear=0, scale=0, shift=0.04, elastic=0, stroke=(0.5, 0.5))
+    _, centre = moments(draw(how, 2000))
+    assert centre.std(axis=0) == pytest.approx([0.04 * SIDE] * 2, rel=0.1)
+
+
+def test_scale_changes_the_ink_by_twice_the_logarithm():
+    how = Distortion(rotation=0, shear=0, scale=0.1, shift=0, elastic=0, stroke=(0.5, 0.5))
+    ink, _ = moments(draw(how, 2000))
+    assert np.log(ink).std() == pytest.approx(0.1 * np.sqrt(2), rel=0.15)
+
+
+def test_a_lower_threshold_makes_thicker_strokes():
+    soft = (cross() + np.roll(cross(), 1, 1) + np.roll(cross(), 1, 2) + np.roll(cross(), (1, 1), (1, 2))) / 4
+    inks = []
+    for threshold in (0.25, 0.4, 0.55):
+        how = Distortion(rotation=0, shear=0, scale=0, shift=0, elastic=0, stroke=(threshold, threshold))
+        inks.append(moments(draw(how, 1, sources=soft))[0][0])
+    assert inks[0] > inks[1] > inks[2]
+
+
+def test_every_source_is_used():
+    sources = np.stack([np.zeros((SIDE, SIDE), np.float32), np.ones((SIDE, SIDE), np.float32)])
+    assert set(np.unique(draw(Distortion(), 50, sources=sources))) == {0, 255}
