@@ -75,18 +75,23 @@ def value_buffers(
 ) -> list[Buffer]:
     """Return the buffer of each group, its size following the values that are alive."""
     sizes = {name: tensors[name].size_bytes(micro_batch) for group in groups for name in group}
-    return [Buffer(group[0], tuple(_segments(group, lives, sizes, terms))) for group in groups]
+    return [Buffer(group[0], _segments(group, lives, sizes, terms)) for group in groups]
 
 
 def _segments(
     group: Sequence[str], lives: Mapping[str, Interval], sizes: Mapping[str, int], terms: Mapping[str, str]
-) -> Iterator[Segment]:
-    """Yield spans of constant size: that of the largest live value, the last among equals."""
+) -> tuple[Segment, ...]:
+    """Return spans of constant size: that of the largest live value, the last among equals."""
     cuts = sorted({lives[name].first for name in group} | {lives[name].last + 1 for name in group})
+    spans: list[Segment] = []
     for first, after in pairwise(cuts):
         alive = [name for name in group if lives[name].first <= first <= lives[name].last]
         largest = max(reversed(alive), key=sizes.__getitem__)
-        yield Segment(first, after - 1, sizes[largest], terms[largest])
+        span = Segment(first, after - 1, sizes[largest], terms[largest])
+        if spans and (spans[-1].bytes, spans[-1].term) == (span.bytes, span.term):
+            span = Segment(spans.pop().first, span.last, span.bytes, span.term)
+        spans.append(span)
+    return tuple(spans)
 
 
 def workspace_buffers(steps: Sequence[Step]) -> list[Buffer]:
