@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -65,6 +66,10 @@ def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
         version = npy_format.read_magic(file)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = read(file)
+        announced = math.prod(shape) * dtype.itemsize
+        present = archive.getinfo(name).file_size - file.tell()
+        if announced != present and not dtype.hasobject:
+            raise ValueError(f"{name} announces {announced} bytes of data and has {present}")
         return shape, dtype
 
 

@@ -82,9 +82,7 @@ def decode(path: Path, spec: InputSpec, out: NDArray[np.uint8]) -> None:
 def _opened(path: Path) -> Image.Image:
     """Open a file without decoding it, and refuse what cannot be converted safely."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_FORMATS)
+        image = _open_strictly(path)
     except UnidentifiedImageError:
         raise SupportError(
             f"{path}: not an image of a known kind ({', '.join(_FORMATS)}); remove it"
@@ -93,12 +91,25 @@ def _opened(path: Path) -> Image.Image:
         raise SupportError(
             f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels; scale the image down first"
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, Warning) as error:
         raise SupportError(f"{path}: cannot be read ({error}); replace or remove it") from None
     fault = _fault(image)
     if fault:
         image.close()
         raise SupportError(f"{path}: {fault}; convert it to one 8-bit grey or RGB image first")
+    return image
+
+
+def _open_strictly(path: Path) -> Image.Image:
+    """Open a file and read its orientation; what Pillow would only warn of is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = Image.open(path, formats=_FORMATS)
+        try:
+            _orientation(image)
+        except BaseException:
+            image.close()
+            raise
     return image
 
 

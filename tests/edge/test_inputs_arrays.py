@@ -1,5 +1,6 @@
 """Arrays in memory and in .npz files as support and query sets."""
 
+import io
 import zipfile
 
 import numpy as np
@@ -155,6 +156,17 @@ def test_an_npz_with_damaged_data_is_refused(tmp_path):
     for read in (read_support, read_query):
         with pytest.raises(SupportError, match="images: cannot be read"):
             read(path, spec)
+
+
+def test_an_npz_that_announces_more_data_than_it_has_is_refused_before_room_is_made(tmp_path):
+    header = io.BytesIO()
+    shape = (10**12, *SPEC.pixel_shape)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(24))
+    with pytest.raises(SupportError, match="announces 24000000000000 bytes of data and has 24"):
+        read_query(path, SPEC)
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path):

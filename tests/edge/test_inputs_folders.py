@@ -145,6 +145,35 @@ def test_a_large_jpeg_is_decoded_reduced_and_still_looks_the_same(folder):
     assert np.abs(image.astype(int) - np.asarray(large)[::80, ::80]).max() <= 4
 
 
+def test_a_photo_with_a_second_picture_inside_gives_the_first(folder):
+    second = picture(1, "RGB")
+    picture(2, "RGB").save(folder / "a" / "only.jpg", format="MPO", save_all=True, append_images=[second])
+    with Image.open(folder / "a" / "only.jpg") as two:
+        assert two.n_frames == 2
+        first = np.asarray(two).copy()
+    assert read_support(folder, RGB).images[0].tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "PPM"])
+def test_damaged_files_are_read_or_refused_in_one_line_and_nothing_else(folder, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    picture(1, "RGB").save(buffer, format=kind, **({"exif": exif} if kind == "JPEG" else {}))
+    rng, messages = np.random.default_rng(0), []
+    for _ in range(150):
+        damaged = bytearray(buffer.getvalue())
+        for place in rng.integers(0, min(len(damaged), 300), 3):
+            damaged[place] = rng.integers(0, 256)
+        (folder / "a" / "x.png").write_bytes(damaged)
+        try:
+            read_support(folder, GREY)
+        except SupportError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert all("x.png" in message and "\n" not in message for message in messages)
+
+
 def cmyk():
     return picture(1, "CMYK"), "jpg"
 
