@@ -1,1 +1,39 @@
-"""Placeholder."""
+"""Turn a meta-trained model into a bundle that a device adapts: `export_bundle`."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    from .source import Source
+
+__all__ = ["ExportError", "export_bundle"]
+
+
+def export_bundle(run: str | PathLike[str] | Source, out: str | PathLike[str]) -> Path:
+    """Write the bundle of a training run, or of your own torch module.
+
+    Args:
+        run: a finished run directory of `meta-train run`, or a `edge_adapt.export.source.Source`.
+        out: the directory to write; an existing bundle is replaced, anything else is refused.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        ExportError: the model cannot be exported (names the node and the remedy); nothing is written.
+        ConfigError: `run` is not a finished run directory.
+        UsageError: `out` exists and is not a bundle.
+    """
+    from ..cloud import load_run
+    from .bundle import check_target, write_bundle
+    from .from_run import source_of_run
+
+    target = Path(out)
+    check_target(target)
+    write_bundle(source_of_run(load_run(run)) if isinstance(run, (str, PathLike)) else run, target)
+    return target

@@ -13,7 +13,7 @@ from .autodiff import differentiate
 from .capture import capture
 from .errors import ExportError
 from .passes import DropFrozenAttention, apply
-from .settings import Array, AttentionModule, AttentionSettings, Side, Source
+from .source import Array, AttentionModule, AttentionSettings, Side, Source
 from .tape import LayerAttention
 
 PARTS = ("w1", "b1", "w2", "b2")

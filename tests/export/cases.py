@@ -13,7 +13,7 @@ from edge_adapt.edge.program import Program
 from edge_adapt.export.adaptation import layer_attention
 from edge_adapt.export.autodiff import differentiate
 from edge_adapt.export.capture import capture
-from edge_adapt.export.settings import AttentionSettings
+from edge_adapt.export.source import AttentionSettings
 from torch import nn
 
 from .truth import Modules, random_attention

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from edge_adapt.edge.reference.interpret import interpret
-from edge_adapt.export.settings import AttentionSettings
+from edge_adapt.export.source import AttentionSettings
 from torch import nn
 
 from .cases import CASES, Example, case, example, stack

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from edge_adapt.export.settings import SIDES, AttentionModule, AttentionSettings
+from edge_adapt.export.source import SIDES, AttentionModule, AttentionSettings
 from torch import nn
 from torch.nn import functional as F
 

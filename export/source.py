@@ -1,4 +1,4 @@
-"""What adaptation needs beside the network: step sizes, meta attention, and what is known about the model."""
+"""What a bundle is made from: the network, its step sizes, its meta attention, what is known about it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .errors import ExportError
 
 Array = NDArray[np.float32]
 Side = Literal["fw", "bw"]
+BW_INPUTS = ("rms", "raw")
 SIDES: tuple[Side, Side] = ("fw", "bw")
 
 
@@ -42,7 +43,11 @@ class AttentionSettings:
     rho_fw: float = 0.3
     rho_bw: float = 0.0
     cap: int | None = None
-    bw_input: Literal["rms", "raw"] = "rms"
+    bw_input: str = "rms"
+
+    def __post_init__(self) -> None:
+        if self.bw_input not in BW_INPUTS:
+            raise ExportError(f"bw_input: expected one of {', '.join(BW_INPUTS)}, got {self.bw_input!r}")
 
 
 @dataclass(frozen=True)

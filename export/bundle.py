@@ -1,0 +1,100 @@
+"""The writer of a bundle directory (docs/bundle.md): whole, or not at all."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto
+
+from ..edge.bundle import Manifest, TensorFile, write_tensors
+from ..edge.bundle.files import new_directory, read_json, sha256_of, write_json
+from ..edge.errors import EdgeAdaptError, UsageError
+from ..edge.program import Program, program_to_json
+from .adaptation import adaptation, tensors
+from .layer_table import layer_table
+from .onnx_graph import External, eval_graph, training_graph
+from .selftest import selftest
+from .source import Source
+
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+PACKAGES = ("edge-adapt", "torch", "onnx")
+
+
+def write_bundle(source: Source, path: Path) -> None:
+    """Write the bundle of a source; a bundle that was there is replaced.
+
+    Raises:
+        ExportError: the model cannot be exported; nothing is written.
+        UsageError: `path` exists and is not a bundle.
+    """
+    check_target(path)
+    program = adaptation(source)
+    values = tensors(source, program)
+    test = selftest(source, _classes(program))
+    with new_directory(path) as directory:
+        write_tensors(directory / WEIGHTS, values)
+        write_tensors(directory / "selftest.safetensors", test)
+        write_json(directory / "program.json", program_to_json(program))
+        places = external(directory / WEIGHTS)
+        _write_model(directory / "eval.onnx", eval_graph(program, places))
+        _write_model(directory / "training.onnx", training_graph(program, places, source.updated_layers))
+        files = {file.name: sha256_of(file) for file in sorted(directory.iterdir())}
+        write_json(directory / MANIFEST, _manifest(source, program, files).to_json())
+
+
+def check_target(path: Path) -> None:
+    """Raise UsageError if `path` holds anything that writing a bundle would destroy."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path}: exists and is not a directory; name another one")
+    present = {entry.name for entry in path.iterdir()}
+    if present and not present <= _listed(path):
+        raise UsageError(f"{path}: exists and is not a bundle; name another directory or remove it")
+
+
+def _listed(path: Path) -> set[str]:
+    """Names that belong to the bundle at `path`; empty if it is none."""
+    try:
+        manifest = read_json(path / MANIFEST)
+        return {MANIFEST, *manifest["files"]} if "format" in manifest else set()
+    except (EdgeAdaptError, KeyError, TypeError):
+        return set()
+
+
+def external(weights: Path) -> dict[str, External]:
+    """Where every tensor lies in a .safetensors file, for ONNX files in the same directory."""
+    entries = TensorFile.open(weights).entries
+    return {name: External(weights.name, entry.offset, entry.size_bytes) for name, entry in entries.items()}
+
+
+def _write_model(path: Path, model: ModelProto) -> None:
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _classes(program: Program) -> int:
+    return int(program.tensors[program.outputs["logits"]].shape[1])
+
+
+def _manifest(source: Source, program: Program, files: dict[str, str]) -> Manifest:
+    return Manifest(
+        kind="gradient",
+        name=source.name,
+        loss="softmax-cross-entropy",
+        input=source.input,
+        classes=_classes(program),
+        steps=program.steps,
+        samples=source.samples,
+        layers=layer_table(source, program),
+        files=files,
+        provenance={**source.provenance, "export_versions": _versions()},
+    )
+
+
+def _versions() -> dict[str, Any]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

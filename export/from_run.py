@@ -1,0 +1,61 @@
+"""A meta-training run becomes a source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..cloud import TrainedRun
+from .source import SIDES, AttentionModule, AttentionSettings, Side, Source
+
+_PARTS = ("hidden.weight", "hidden.bias", "out.weight", "out.bias")
+
+
+def source_of_run(run: TrainedRun) -> Source:
+    """Take from a run what the device needs.
+
+    Raises:
+        ExportError: parts of the run do not fit together.
+    """
+    layers = tuple(layer.name for layer in run.layers)
+    method = run.config.method
+    caps = [[0] * len(run.alpha) if cap is None else cap for cap in run.caps]
+    return Source(
+        name="-".join((run.config.backbone, run.config.data.name, method.name)),
+        module=run.module(),
+        input=run.spec,
+        layer_names=layers,
+        alpha=run.alpha.detach().cpu().numpy().astype(np.float32),
+        attention=_attention(run, layers) if run.rho is not None else {},
+        settings=AttentionSettings(method.rho_fw, method.rho_bw, method.cap, method.bw_input),
+        samples=run.samples,
+        caps=np.array(caps, np.int64).T,
+        benefits=np.array(run.benefits, np.float64).T,
+        provenance=_provenance(run),
+    )
+
+
+def _attention(run: TrainedRun, layers: tuple[str, ...]) -> dict[str, dict[Side, AttentionModule]]:
+    found: dict[str, dict[Side, AttentionModule]] = {}
+    for layer in layers:
+        for side in SIDES:
+            names = [f"attention.{layer}.{side}.{part}" for part in _PARTS]
+            if names[0] in run.attention:
+                parts = (run.attention[name].detach().cpu().numpy() for name in names)
+                found.setdefault(layer, {})[side] = AttentionModule(*parts)
+    return found
+
+
+def _provenance(run: TrainedRun) -> dict[str, Any]:
+    test = run.result["test"]
+    return {
+        "recipe": run.result["recipe"],
+        "method": run.result["method"],
+        "data": run.result["data"],
+        "ways": run.result["ways"],
+        "shots": run.result["shots"],
+        "seed": run.result["seed"],
+        "versions": run.result["versions"],
+        "meta_test": {name: test[name] for name in ("accuracy", "ci95", "tasks")},
+    }

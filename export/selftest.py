@@ -1,0 +1,154 @@
+"""The self-test of a bundle: a few images, and what PyTorch computes from them in float64.
+
+It shares no code with the program: gradients are torch autograd's, sample by sample, and attention is
+applied to every sample's own gradient before the mean (docs/bundle.md).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .source import AttentionModule, Side, Source
+
+SAMPLES, CANDIDATES, ENTRIES, SEED = 4, 16, 64, 2023
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One sample's own loss and scaled gradients, and how far its channel selections are from changing."""
+
+    loss: float
+    gradients: dict[str, Tensor]
+    margin: float
+
+
+def selftest(source: Source, classes: int) -> dict[str, NDArray[Any]]:
+    """Tensors of `selftest.safetensors`.
+
+    Images are random pixels. Of several candidates those are taken whose channel selections have the widest
+    margins, so that float32 rounding on a device cannot choose other channels.
+
+    Args:
+        source: the model.
+        classes: outputs of the head.
+    """
+    module = copy.deepcopy(source.module).to("cpu", torch.float64).eval()
+    images = np.random.default_rng(SEED).integers(0, 256, (CANDIDATES, *source.input.pixel_shape), np.uint8)
+    labels = np.arange(CANDIDATES) % classes
+    inputs = torch.from_numpy(source.input.preprocess(images)).double()
+    samples = [_run(source, module, inputs[n], int(labels[n])) for n in range(CANDIDATES)]
+    order = sorted(range(CANDIDATES), key=lambda n: -samples[n].margin)
+    chosen = sorted(order[:SAMPLES])
+    tensors: dict[str, NDArray[Any]] = {
+        "images": images[chosen],
+        "labels": labels[chosen],
+        "alpha_mask": np.array([name in source.updated_layers for name in source.layer_names], np.uint8),
+        "loss": np.array([np.mean([samples[n].loss for n in chosen])], np.float32),
+    }
+    for name in samples[0].gradients:
+        mean = torch.stack([samples[n].gradients[name] for n in chosen]).mean(0)
+        tensors |= _digest(name, mean.flatten())
+    return tensors
+
+
+def _digest(name: str, gradient: Tensor) -> dict[str, NDArray[Any]]:
+    count = min(ENTRIES, len(gradient))
+    indices = torch.arange(count) * len(gradient) // count
+    return {
+        f"norm::{name}": np.array([gradient.norm()], np.float32),
+        f"entries::{name}": gradient[indices].numpy().astype(np.float32),
+    }
+
+
+def _run(source: Source, module: nn.Module, image: Tensor, label: int) -> _Sample:
+    """Own-loss gradients of the updated layers' parameters, attention applied."""
+    layers = [
+        (name, module.get_submodule(name)) for name in source.layer_names if name in source.updated_layers
+    ]
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    handles = [layer.register_forward_hook(_watch(seen, name)) for name, layer in layers]
+    try:
+        logits = module(image[None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    loss = F.cross_entropy(logits, torch.tensor([label]))
+    params = {f"{name}.{part}": value for name, layer in layers for part, value in layer.named_parameters()}
+    wanted = [*params.values(), *(seen[name][1] for name, _ in layers)]
+    found = torch.autograd.grad(loss, wanted) if wanted else ()
+    gradients = dict(zip(params, found, strict=False))
+    outputs = dict(zip((name for name, _ in layers), found[len(params) :], strict=True))
+    margins = [float("inf")]
+    for name, layer in layers:
+        sides = source.attention.get(name, {})
+        gammas = {
+            side: _gamma(source, sides[side], side, seen[name][0], outputs[name], margins) for side in sides
+        }
+        for part, _ in layer.named_parameters():
+            gradients[f"{name}.{part}"] = _scaled(layer, part, gradients[f"{name}.{part}"], gammas)
+    return _Sample(loss.item(), gradients, min(margins))
+
+
+def _watch(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Any:
+    """A hook that notes what forward attention looks at (norms: the normalised input) and the output."""
+
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x = inputs[0]
+        if isinstance(layer, nn.GroupNorm):
+            x = F.group_norm(x, layer.num_groups, eps=layer.eps)
+        seen[name] = (x.detach(), output)
+
+    return hook
+
+
+def _gamma(
+    source: Source, module: AttentionModule, side: Side, x: Tensor, gy: Tensor, margins: list[float]
+) -> Tensor:
+    """gamma (C,) of one sample; appends the margin of its selection."""
+    settings = source.settings
+    rho, cap = (settings.rho_fw, settings.cap) if side == "fw" else (settings.rho_bw, None)
+    looked_at = x if side == "fw" else gy
+    pooled = looked_at.flatten(2).mean(2)[0] if looked_at.dim() > 2 else looked_at[0]
+    if side == "bw" and settings.bw_input == "rms":
+        pooled = pooled / (pooled.square().mean().sqrt() + 1e-12)
+    w1, b1, w2, b2 = (torch.from_numpy(np.asarray(part)).double() for part in _parts(module))
+    weights = (w2 @ (w1 @ pooled + b1).relu() + b2).softmax(0)
+    values, order = weights.sort(stable=True)
+    sums = values.cumsum(0)
+    dropped = int((sums < rho).sum()) + 1 if rho > 0 else 0
+    if rho > 0:
+        margins.append(float((sums - rho).abs().min()))
+    dropped = min(max(dropped, 0 if cap is None else len(values) - cap), len(values) - 1)
+    if dropped:
+        margins.append(float(values[dropped] - values[dropped - 1]))
+    kept = weights.clone()
+    kept[order[:dropped]] = 0
+    return len(kept) * kept / kept.sum()
+
+
+def _parts(module: AttentionModule) -> Sequence[NDArray[np.float32]]:
+    return module.w1, module.b1, module.w2, module.b2
+
+
+def _scaled(layer: nn.Module, part: str, gradient: Tensor, gammas: Mapping[Side, Tensor]) -> Tensor:
+    """gamma times the gradient: bw along outputs; fw along a weight's inputs, of norms along its channels."""
+    if "bw" in gammas:
+        gradient = gradient * gammas["bw"].reshape(-1, *[1] * (gradient.dim() - 1))
+    if "fw" not in gammas or part != "weight":
+        return gradient
+    fw = gammas["fw"]
+    if isinstance(layer, nn.GroupNorm):
+        return gradient * fw
+    if isinstance(layer, nn.Conv2d):
+        by_output = fw.reshape(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, 0)
+        return gradient * by_output[:, :, None, None]
+    return gradient * fw
