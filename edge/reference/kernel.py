@@ -36,8 +36,8 @@ class Kernel:
         compute: `compute(inputs, outputs, attrs, workspace)`, what `run` calls.
         workspace_bytes: `workspace_bytes(input shapes, output shapes, attrs, itemsize)`: the length of the
             workspace, independent of the batch.
-        in_place: output index -> input index whose memory (same first byte) the output may take where it is
-            not larger. Of several outputs that name the same input only one may take it.
+        in_place: output index -> input index whose memory (same first byte) the output may take. Of several
+            outputs that name the same input only one may take it.
         alias: output 0 is always the same bytes as input 0 and `run` does nothing.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import gcd, prod
 
 import numpy as np
@@ -47,35 +48,54 @@ def _max_pool(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -
     shape = (x.shape[0], x.shape[1], view.rows.out, view.columns.out)
     bits, count = argmax_bits(view.taps), _chunk_elements(shape, view, x.itemsize)
     pieces = Workspace(workspace)
-    best, larger = pieces.take(count, x.dtype), pieces.take(count, np.bool_)
-    index = None if argmax is None else pieces.take(packed_bytes(count, bits) * 8 // bits, np.uint8)
-    for sample in range(x.shape[0]):
-        for channels, packed in _chunks(shape, bits, x.itemsize):
+    best = pieces.take(count, x.dtype)
+    index = None if argmax is None else _Index.carve(pieces, count, bits)
+    # y may lie on the start of x: go the way on which no result covers an element that is still to be read
+    order = 1 if prod(shape[2:]) <= prod(x.shape[2:]) else -1
+    chunks = list(_chunks(shape, bits, x.itemsize))[::order]
+    for sample in range(x.shape[0])[::order]:
+        for channels, packed in chunks:
             part = (channels.stop - channels.start, *shape[2:])
-            used = prod(part)
-            result = best[:used].reshape(part)
-            _pool_chunk(x[sample, channels], view, result, larger[:used].reshape(part), index)
+            result = best[: prod(part)].reshape(part)
+            _pool_chunk(x[sample, channels], view, result, index)
             if y is not None:
                 np.copyto(y[sample, channels], result)
             if argmax is not None and index is not None:
                 target = argmax[sample].reshape(-1)[packed]
-                pack(index[: target.size * 8 // bits], bits, target)
+                pack(index.places[: target.size * 8 // bits], bits, target)
 
 
-def _pool_chunk(x: Array, view: Window, best: Array, larger: Array, index: Array | None) -> None:
-    """Write the maxima of x (C, H, W) into best (C, H', W') and their first places into index, flat."""
+@dataclass(frozen=True)
+class _Index:
+    """Buffers of a chunk, flat: the place of an element in its window (uint8), and a mask over elements."""
+
+    places: Array
+    mask: Array
+
+    @classmethod
+    def carve(cls, pieces: Workspace, count: int, bits: int) -> _Index:
+        return cls(pieces.take(_whole_bytes(count, bits), np.uint8), pieces.take(count, np.bool_))
+
+    def shaped(self, shape: Shape) -> tuple[Array, Array]:
+        return self.places[: prod(shape)].reshape(shape), self.mask[: prod(shape)].reshape(shape)
+
+
+def _whole_bytes(count: int, bits: int) -> int:
+    return packed_bytes(count, bits) * 8 // bits
+
+
+def _pool_chunk(x: Array, view: Window, best: Array, index: _Index | None) -> None:
+    """Write the maxima of x (C, H, W) into best (C, H', W') and their first places into index."""
     best.fill(-np.inf)
-    places = None
     if index is not None:
-        index.fill(0)
-        places = index[: best.size].reshape(best.shape)
+        index.places.fill(0)
     for tap, (rows_out, across_out), (rows_in, across_in) in view.overlaps(view.whole):
         source = x[:, rows_in, across_in]
         target = best[:, rows_out, across_out]
-        if places is not None:
-            above = larger[:, rows_out, across_out]
-            np.greater(source, target, out=above)
-            np.copyto(places[:, rows_out, across_out], tap, where=above)
+        if index is not None:
+            places, mask = (buffer[:, rows_out, across_out] for buffer in index.shaped(best.shape))
+            np.greater(source, target, out=mask)
+            np.copyto(places, tap, where=mask)
         np.maximum(target, source, out=target)
 
 
@@ -85,18 +105,18 @@ def _max_pool_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Arr
     view = _view(gx.shape, attrs)
     bits, count = argmax_bits(view.taps), _chunk_elements(gy.shape, view, gx.itemsize)
     pieces = Workspace(workspace)
-    routed, chosen = pieces.take(count, gx.dtype), pieces.take(count, np.bool_)
-    index = pieces.take(packed_bytes(count, bits) * 8 // bits, np.uint8)
+    routed, index = pieces.take(count, gx.dtype), _Index.carve(pieces, count, bits)
     for sample in range(gx.shape[0]):
         for channels, packed in _chunks(gy.shape, bits, gx.itemsize):
             source = argmax[sample].reshape(-1)[packed]
-            unpack(source, bits, index[: source.size * 8 // bits])
-            _route_chunk(gy[sample, channels], view, index, routed, chosen, gx[sample, channels])
+            unpack(source, bits, index.places[: source.size * 8 // bits])
+            _route_chunk(gy[sample, channels], view, index, routed, gx[sample, channels])
 
 
-def _route_chunk(gy: Array, view: Window, index: Array, routed: Array, chosen: Array, gx: Array) -> None:
+def _route_chunk(gy: Array, view: Window, index: _Index, routed: Array, gx: Array) -> None:
     gx.fill(0)
-    places, mask, part = (buffer[: gy.size].reshape(gy.shape) for buffer in (index, chosen, routed))
+    places, mask = index.shaped(gy.shape)
+    part = routed[: gy.size].reshape(gy.shape)
     for tap, (rows_out, across_out), (rows_in, across_in) in view.overlaps(view.whole):
         np.equal(places, tap, out=mask)
         part.fill(0)
@@ -110,9 +130,9 @@ def _chunk_elements(y: Shape, view: Window, itemsize: int) -> int:
 
 
 def _workspace(y: Shape, view: Window, itemsize: int, indexed: bool) -> int:
-    bits, count = argmax_bits(view.taps), _chunk_elements(y, view, itemsize)
-    index = packed_bytes(count, bits) * 8 // bits if indexed else 0
-    return aligned(count * itemsize) + aligned(count) + aligned(index)
+    count = _chunk_elements(y, view, itemsize)
+    index = aligned(_whole_bytes(count, argmax_bits(view.taps))) + aligned(count)
+    return aligned(count * itemsize) + (index if indexed else 0)
 
 
 def _pool_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
