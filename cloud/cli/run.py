@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..memory import keep_freed_memory
 from ..run_directory import RunDirectory
 from ..tables import parse_override
 from ..train import train
@@ -34,6 +35,7 @@ def run_command(
 
     Ctrl-C saves the state; --resume goes on from it and ends with the same numbers.
     """
+    keep_freed_memory()
     out = out or Path("runs") / Path(recipe).stem
     overrides = dict(parse_override(change) for change in changes)
     try:
