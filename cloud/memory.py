@@ -11,8 +11,8 @@ _NEVER, _LARGEST = 2**31 - 1, 32 * 2**20
 def keep_freed_memory() -> bool:
     """Let the C library reuse freed blocks instead of handing them back to the kernel after every outer step.
 
-    Zeroing returned pages took 20 % of a step's processor time (5-way 5-shot 4Conv at 28 pixels). For programs to
-    call, not for libraries: it holds for the whole process.
+    Zeroing returned pages took 20 % of a step's processor time (5-way 5-shot 4Conv, 28 pixels). For programs
+    to call, not for libraries: it holds for the whole process.
 
     Returns:
         Whether the C library (glibc's mallopt) took it.

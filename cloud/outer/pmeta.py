@@ -28,7 +28,9 @@ class PMeta(Maml):
 
     name: ClassVar[str] = "p-meta"
     paper: ClassVar[str] = "Qu et al., KDD 2022"
-    summary: ClassVar[str] = "adapts the channels and layers worth their memory; learns weights, steps, attention"
+    summary: ClassVar[str] = (
+        "adapts the channels and layers worth their memory; learns weights, steps, attention"
+    )
 
     def __init__(self, network: Network, config: MethodConfig) -> None:
         super().__init__(network, config)
@@ -60,6 +62,10 @@ class PMeta(Maml):
         allowed = self._allowed(meta, benefit, progress)
         alpha = meta.alpha.clamp(min=0) * allowed
         return Meta({**meta.learned, "alpha": alpha}, {**meta.fixed, "open": allowed, "benefit": benefit})
+
+    def eligible(self, meta: Meta, progress: float) -> bool:
+        """Whether a state may be a run's result: with penalty `peak`, once the target fraction is met."""
+        return self.config.penalty != "peak" or progress >= self.config.prune_at
 
     def _allowed(self, meta: Meta, benefit: Tensor, progress: float) -> Tensor:
         allowed = meta.fixed["open"]

@@ -21,6 +21,7 @@ from edge_adapt.cloud.progress import Progress
 from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run_directory import RunDirectory
 from edge_adapt.cloud.state import State, load_checkpoint
+from edge_adapt.edge.cost import peak_dynamic_bytes
 
 Train = Callable[..., TrainedRun]
 COLUMNS = (
@@ -195,6 +196,17 @@ def test_only_states_the_method_accepts_are_kept(
     with Progress(total=6, start=0, shown=False) as shown:
         best = run(job, begin(job), shown).best
     assert (best.step if best else None) == kept
+
+
+def test_a_model_kept_under_the_peak_penalty_meets_its_target(run_tiny: Train, tmp_path: Path) -> None:
+    peak = {"method.penalty": "peak", "method.prune_at": 0.9, "method.target_fraction": 0.7}
+    trained = run_tiny(
+        tmp_path / "run", {**peak, "train.learning_rate": 0.5, "train.final_learning_rate": 0.5}
+    )
+    updated = (trained.alpha != 0).any(0).tolist()
+    dense = peak_dynamic_bytes(trained.layers, [True] * 9)
+    assert trained.result["step"] == 6
+    assert peak_dynamic_bytes(trained.layers, updated) <= 0.7 * dense
 
 
 def test_a_setting_that_the_method_would_ignore_is_refused(run_tiny: Train, tmp_path: Path) -> None:
