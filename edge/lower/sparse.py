@@ -98,7 +98,6 @@ def _rewrite(ordered: Ordered, grad: Op, maker: Op, saved: str, new: tuple[Tenso
 
 
 def _sparse_inputs(grad: Op, kept: str, index: str) -> tuple[str, ...]:
-    """Return the inputs with x replaced by (kept, index) and fw, which is in the values, left out."""
+    """Return (kept, index), then the inputs without x and without fw, which is in the kept values."""
     position = _INPUT_POSITION[grad.kind]
-    inputs = grad.inputs
-    return (*inputs[:position], kept, index, *inputs[position + 1 : 3], *inputs[4:])
+    return (kept, index, *(name for i, name in enumerate(grad.inputs) if i not in (position, 3)))
