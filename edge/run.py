@@ -81,14 +81,15 @@ def make_plan(files: BundleFiles, request: Request, support: SupportSet | None =
 
 
 def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path) -> tuple[Plan, SupportSet]:
-    """Read a support set within the budget's room for decoding, and plan again for what it takes.
+    """Read a support set within the budget's room for decoding, and plan again if it takes more than planned.
 
     Raises:
         SupportError: the samples cannot be used, or one decode does not fit the budget.
     """
     room = None if request.memory_budget is None else request.memory_budget - plan.static_bytes
     support = read_support(path, files.manifest.input, files.manifest.classes, plan.samples, room)
-    return make_plan(files, request, support), support
+    as_planned = support.images.dtype == np.uint8 and support.decode_bytes <= plan.dynamic_bytes
+    return (plan if as_planned else make_plan(files, request, support)), support
 
 
 def adapt(
