@@ -1,4 +1,4 @@
-"""Dense MAML on 4Conv at 84x84, batch 1: our plan beside the analytic model of the p-Meta paper, term by term.
+"""Dense MAML on 4Conv at 84x84, batch 1: our plan beside the p-Meta paper's cost model, term by term.
 
 python benchmarks/cost_model.py           prints the table and rewrites it in docs/memory.md
 python benchmarks/cost_model.py --check   fails if docs/memory.md says something else
@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.edge.cost import WORD_BYTES, Layer, accumulator_bytes
