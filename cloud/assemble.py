@@ -33,14 +33,17 @@ def assemble(config: RunConfig, spec: InputSpec) -> Parts:
     """Build network and method.
 
     Raises:
-        ConfigError: the backbone cannot work on such images.
+        ConfigError: the backbone cannot work on such images, or the method not on this backbone.
     """
     try:
         module = build_backbone(config.backbone, spec.channels, spec.height, config.task.ways, config.seed)
     except ValueError as error:
         raise ConfigError(f"backbone: {error}") from None
     network = Network(module, spec.shape)
-    method = METHODS[config.method.name](network, config.method)
+    try:
+        method = METHODS[config.method.name](network, config.method)
+    except ValueError as error:
+        raise ConfigError(f"method: {error}") from None
     in_force = replace(config.method, **method_settings(method.config))
     return Parts(replace(config, method=in_force), spec, network, method)
 

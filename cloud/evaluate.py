@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 
 from tqdm import tqdm
@@ -9,7 +10,7 @@ from tqdm import tqdm
 from .assemble import draw_all, fixed_sampler, load_split
 from .config import FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
-from .score import Score, measure
+from .score import Score, accuracy_before, measure
 from .trained_run import TrainedRun, load_run
 
 
@@ -38,9 +39,10 @@ def evaluate(
         raise ConfigError(f"tasks must be at least 2 (an interval needs two), got {tasks}")
     source = trained.config.data if data is None else _source(trained, data)
     sampler = fixed_sampler(load_split(source, split, trained.spec), trained.config.task)
+    network, config = trained.parts.network, trained.parts.method.config
     with tqdm(total=tasks, unit="task", disable=not progress) as bar:
-        batches = draw_all(sampler, tasks)
-        return measure(trained.parts.network, trained.parts.method.config, trained.meta, batches, bar.update)
+        score = measure(network, config, trained.meta, draw_all(sampler, tasks), bar.update)
+    return replace(score, accuracy_before=accuracy_before(network, trained.meta, draw_all(sampler, tasks)))
 
 
 def _source(trained: TrainedRun, text: str) -> DataConfig:

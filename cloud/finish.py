@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +14,7 @@ from .outer import Meta
 from .pictures import learning_curve, step_sizes
 from .progress import Progress
 from .run_directory import replace_json, replace_tensors
-from .score import Score, measure
+from .score import Score, accuracy_before, measure
 from .state import Best, State
 from .tasks import EpisodeSampler
 
@@ -36,6 +36,7 @@ def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> Non
     network, settings = parts.network, parts.method.config
     calibration = calibrate(network, settings, meta, draw_all(job.validation, config.validation_tasks))
     score = measure(network, settings, meta, draw_all(test, config.test_tasks))
+    score = replace(score, accuracy_before=accuracy_before(network, meta, draw_all(test, config.test_tasks)))
     replace_tensors(job.directory.model, {**meta.learned, "alpha": meta.alpha})
     replace_json(job.directory.layers, layer_rows(job, calibration))
     learning_curve(state.history, job.directory.path / "learning_curve.png")

@@ -24,16 +24,16 @@ class Score:
     Attributes:
         accuracy: after adaptation, in [0, 1].
         ci95: half width of the 95 % interval, 1.96 standard errors over tasks.
-        accuracy_before: of the meta-learned weights without adaptation (about 1/ways).
         loss: mean query cross-entropy after adaptation.
         tasks: how many.
+        accuracy_before: without adaptation, see `accuracy_before`; None where it was not measured.
     """
 
     accuracy: float
     ci95: float
-    accuracy_before: float
     loss: float
     tasks: int
+    accuracy_before: float | None = None
 
 
 def measure(
@@ -48,8 +48,19 @@ def measure(
     for batch in batches:
         rows.append(_score(network, config, meta, batch))
         tick(len(batch))
-    after, before, loss = torch.cat(rows).T
-    return Score(float(after.mean()), interval(after), float(before.mean()), float(loss.mean()), len(after))
+    accuracy, loss = torch.cat(rows).T
+    return Score(float(accuracy.mean()), interval(accuracy), float(loss.mean()), len(accuracy))
+
+
+@torch.no_grad()
+def accuracy_before(network: Network, meta: Meta, batches: Iterable[Batch]) -> float:
+    """Mean query accuracy of the meta-learned weights without any adaptation (about 1/ways)."""
+    weights = {name: meta.learned[name] for name, _ in network.module.named_parameters()}
+    hits = []
+    for batch in batches:
+        logits = forward(network, weights, batch.query_x.flatten(0, 1))
+        hits.append(logits.argmax(-1) == batch.query_y.flatten())
+    return float(torch.cat(hits).to(torch.float64).mean())
 
 
 def interval(values: Tensor) -> float:
@@ -58,18 +69,9 @@ def interval(values: Tensor) -> float:
 
 
 def _score(network: Network, config: MethodConfig, meta: Meta, batch: Batch) -> Tensor:
-    """Accuracy after and before adaptation and query loss of each task, float64 (T, 3)."""
+    """Query accuracy and loss of each task after adaptation, float64 (T, 2)."""
     adapted = adapt(network, config, meta, batch.support_x, batch.support_y)
-    labels = batch.query_y
-    with torch.no_grad():
-        logits = query_logits(network, adapted, batch.query_x)
-        plain = forward(network, network_weights(network, meta), batch.query_x.flatten(0, 1))
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    before = plain.view(*labels.shape, -1)
-    hits = [(values.argmax(-1) == labels).to(torch.float64).mean(1) for values in (logits, before)]
-    return torch.stack([*hits, losses.to(torch.float64).mean(1)], 1)
-
-
-def network_weights(network: Network, meta: Meta) -> dict[str, Tensor]:
-    """The backbone's own parameters among what was meta-learned."""
-    return {name: meta.learned[name] for name, _ in network.module.named_parameters()}
+    logits, labels = query_logits(network, adapted, batch.query_x), batch.query_y
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    hits = logits.argmax(-1) == labels
+    return torch.stack([hits.to(torch.float64).mean(1), losses.to(torch.float64).mean(1)], 1)

@@ -36,6 +36,9 @@ class PMeta(Maml):
         super().__init__(network, config)
         self.config = config
         self._penalty = PENALTIES[config.penalty]
+        if config.penalty == "peak":  # refuses a target that cannot be met now, not in the middle of training
+            every = [True] * len(network.layers)
+            layers_within(network.layers, every, [0.0] * len(every), config.target_fraction)
 
     def init(self, seed: int) -> Meta:
         """Weights, constant learned step sizes (K, L) and, if enabled, attention parameters from the seed."""

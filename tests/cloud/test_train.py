@@ -221,6 +221,10 @@ def test_a_setting_that_the_method_would_ignore_is_refused(run_tiny: Train, tmp_
         ({"task.ways": 4}, r"ways"),
         ({"task.shots": 4}, r"shots"),
         ({"data.size": 8}, r"size must be at least 16"),
+        (
+            {"method.penalty": "peak", "method.target_fraction": 0.01},
+            r"method: target_fraction 0\.01 cannot be met",
+        ),
         ({"data.root": "none"}, r"data\.root: which folder of images"),
         ({"data.root": "nowhere"}, r"nowhere"),
     ],
