@@ -76,7 +76,9 @@ def peak_dynamic_bytes(table: Table, updated: Sequence[bool]) -> int:
         ValueError: no layer is updated.
     """
     if not any(updated):
-        raise ValueError("peak of an adaptation that updates no layer: expected at least one layer in the mask")
+        raise ValueError(
+            "peak of an adaptation that updates no layer: expected at least one layer in the mask"
+        )
     lowest = list(updated).index(True)
     peak, stored = 0, 0
     for index, layer in enumerate(table):

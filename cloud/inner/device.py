@@ -86,7 +86,7 @@ def query_logits(network: Network, adapted: Adapted, query_x: Tensor) -> Tensor:
 
     def call(index: int, x: Tensor) -> Tensor:
         values = [adapted.weights[name] for name in network.names(index)]
-        return network.kind(index).forward(x, values, FROZEN)[0]
+        return network.kind(index).forward(x, values, FROZEN).output
 
     with torch.no_grad():
         (logits,) = network.run({network.source: rows(query_x)}, call)
@@ -118,15 +118,16 @@ class _Device:
 
     def backward(self, weights: Mapping[str, Tensor], k: int) -> _Pass:
         """Own-loss gradients of the outputs of the layers that step k updates."""
-        seen: dict[int, Tensor] = {}
+        inputs: dict[int, Tensor] = {}
         outputs: dict[int, Tensor] = {}
         updated = self._updated(k)
         with torch.enable_grad():
-            (logits,) = self._network.run(self._known, self._call(weights, updated, seen, outputs))
+            (logits,) = self._network.run(self._known, self._call(weights, updated, inputs, outputs))
             total = F.cross_entropy(logits, self._labels, reduction="sum")
         grads = torch.autograd.grad(total, [outputs[i] for i in updated]) if updated else ()
         losses = task_losses(logits.detach(), self._labels, self._tasks)
-        return _Pass(losses, {i: seen[i].detach() for i in updated}, dict(zip(updated, grads, strict=True)))
+        seen = {i: self._network.kind(i).seen(inputs[i].detach()) for i in updated}
+        return _Pass(losses, seen, dict(zip(updated, grads, strict=True)))
 
     def attention(self, k: int, caps: Mapping[str, int] | None) -> Attention:
         """The modules that step k runs."""
@@ -184,12 +185,13 @@ class _Device:
         self,
         weights: Mapping[str, Tensor],
         watched: Sequence[int],
-        seen: dict[int, Tensor],
+        inputs: dict[int, Tensor],
         outputs: dict[int, Tensor],
     ) -> LayerCall:
         def call(index: int, x: Tensor) -> Tensor:
             values = [weights[name] for name in self._network.names(index)]
-            y, seen[index] = self._network.kind(index).forward(x, values, FROZEN)
+            y = self._network.kind(index).forward(x, values, FROZEN).output
+            inputs[index] = x
             outputs[index] = y if y.requires_grad or index not in watched else y.requires_grad_()
             return outputs[index]
 

@@ -7,15 +7,23 @@ gradient is made of: the layer's input, for norm layers the normalised input. We
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
+from .group_norm import group_norm, pooled_normalised
 
 Weights = Sequence[Tensor]
+
+
+class Ran(NamedTuple):
+    """A layer's output rows, and what pools `seen` over everything but rows and channels: (rows, C)."""
+
+    output: Tensor
+    pool: Callable[[], Tensor]
 
 
 class LayerKind(Protocol):
@@ -23,8 +31,11 @@ class LayerKind(Protocol):
 
     channel_axis: int
 
-    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
-        """Output and `seen` for input rows x."""
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        """Run on input rows x."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the layer's weights multiply: its input, for norm layers the normalised input."""
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         """gamma * g for per-task gradients (T, ...), fw (T, C_in), bw (T, C_out)."""
@@ -55,8 +66,12 @@ class ConvKind:
         group = torch.arange(part.out_channels) * part.groups // part.out_channels
         self.source = group[:, None] * per_group + torch.arange(per_group)
 
-    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
-        return ops.conv(x, weights[0], _optional(weights), self.geometry, wanted), x
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        y = ops.conv(x, weights[0], _optional(weights), self.geometry, wanted)
+        return Ran(y, lambda: pooled(x, self.channel_axis))
+
+    def seen(self, x: Tensor) -> Tensor:
+        return x
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         spread = fw[:, None, :] if self.geometry.groups == 1 else fw[:, self.source.to(fw.device)]
@@ -74,8 +89,11 @@ class FcKind:
 
     channel_axis = -1
 
-    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
-        return ops.linear(x, weights[0], _optional(weights)), x
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        return Ran(ops.linear(x, weights[0], _optional(weights)), lambda: pooled(x, self.channel_axis))
+
+    def seen(self, x: Tensor) -> Tensor:
+        return x
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         return [grads[0] * (bw[:, :, None] * fw[:, None, :]), *_scaled_bias(grads, bw)]
@@ -95,9 +113,12 @@ class NormKind:
     def __init__(self, part: nn.GroupNorm) -> None:
         self.groups, self.eps = part.num_groups, part.eps
 
-    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> tuple[Tensor, Tensor]:
-        x_hat = ops.normalise(x, self.groups, self.eps)
-        return ops.affine(x_hat, weights[0], weights[1]), x_hat
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        y, mean, r = group_norm(x, weights[0], weights[1], self.groups, self.eps)
+        return Ran(y, lambda: pooled_normalised(x, mean, r))
+
+    def seen(self, x: Tensor) -> Tensor:
+        return nn.functional.group_norm(x, self.groups, eps=self.eps)
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         return [grads[0] * fw * bw, *_scaled_bias(grads, bw)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...edge.cost import Layer
-from ..models.layers import layer_table, trace
+from ..models.layers import layer_table, pool_before_relu, trace
 from .kinds import LayerKind, layer_kind
 
 LayerCall = Callable[[int, Tensor], Tensor]
@@ -28,8 +28,9 @@ class Network:
     def __init__(self, module: nn.Module, sample_shape: tuple[int, ...]) -> None:
         self.module = module
         self.sample_shape = sample_shape
-        self._graph = trace(module)
-        self.layers: tuple[Layer, ...] = layer_table(self._graph, sample_shape)
+        traced = trace(module)
+        self.layers: tuple[Layer, ...] = layer_table(traced, sample_shape)
+        self._graph = pool_before_relu(traced)
         self._index = {layer.name: index for index, layer in enumerate(self.layers)}
         layer_nodes = {str(n.target): n for n in self._graph.graph.nodes if n.op == "call_module"}
         self._inputs = [layer_nodes[layer.name].all_input_nodes[0].name for layer in self.layers]

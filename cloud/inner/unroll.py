@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .attention import SIDES, Attention, gradient_input
 from .base import Batch, MethodConfig
-from .kinds import pooled
+from .kinds import Ran, pooled
 from .network import LayerCall, Network
 from .ops import Wanted
 
@@ -79,19 +79,19 @@ class Unroll:
         if self._first_order:
             source = {name: value.detach().requires_grad_() for name, value in source.items()}
             known = {name: value.detach() for name, value in known.items()}
-        logits, inputs, outputs = self._forward(source, known)
+        logits, ran = self._forward(source, known)
         losses = task_losses(logits, self._labels[0], self._tasks)
         names = [name for i in self._open for name in self._network.names(i)]
         watched = sorted(set(self._keys.values()))
-        targets = [source[name] for name in names] + [outputs[i] for i in watched]
+        targets = [source[name] for name in names] + [ran[i].output for i in watched]
         found = torch.autograd.grad(losses.sum(), targets, create_graph=not self._first_order)
         grads = dict(zip(names, found[: len(names)], strict=True))
-        gammas = self._gammas(inputs, dict(zip(watched, found[len(names) :], strict=True)))
+        gammas = self._gammas(ran, dict(zip(watched, found[len(names) :], strict=True)))
         return self._update(weights, alpha, grads, gammas, losses.detach())
 
     def query(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Query loss (T,), differentiable, and accuracy (T,)."""
-        logits, _, _ = self._forward(weights, self._query)
+        logits, _ = self._forward(weights, self._query)
         correct = (logits.detach().argmax(-1) == self._labels[1]).reshape(-1, self._tasks)
         return task_losses(logits, self._labels[1], self._tasks), correct.to(logits.dtype).mean(0)
 
@@ -100,29 +100,30 @@ class Unroll:
 
     def _prefix(self, images: Tensor) -> dict[str, Tensor]:
         known = {self._network.source: rows(images)}
-        return dict(zip(self._frontier, self._network.run(known, self._call(self.weights, {}, {}), self._frontier)))
+        return dict(
+            zip(self._frontier, self._network.run(known, self._call(self.weights, {}), self._frontier))
+        )
 
-    def _forward(self, weights: Weights, known: Weights) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
-        inputs: dict[int, Tensor] = {}
-        outputs: dict[int, Tensor] = {}
-        (logits,) = self._network.run(known, self._call(weights, inputs, outputs))
-        return logits, inputs, outputs
+    def _forward(self, weights: Weights, known: Weights) -> tuple[Tensor, dict[int, Ran]]:
+        ran: dict[int, Ran] = {}
+        (logits,) = self._network.run(known, self._call(weights, ran))
+        return logits, ran
 
-    def _call(self, weights: Weights, inputs: dict[int, Tensor], outputs: dict[int, Tensor]) -> LayerCall:
+    def _call(self, weights: Weights, ran: dict[int, Ran]) -> LayerCall:
         def call(index: int, x: Tensor) -> Tensor:
             wanted = Wanted(self._network.input_of(index) not in self._frontier, index in self._open)
             values = [weights[name] for name in self._network.names(index)]
-            outputs[index], inputs[index] = self._network.kind(index).forward(x, values, wanted)
-            return outputs[index]
+            ran[index] = self._network.kind(index).forward(x, values, wanted)
+            return ran[index].output
 
         return call
 
-    def _gammas(self, inputs: Mapping[int, Tensor], gradients: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    def _gammas(self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor]) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
         for key, index in self._keys.items():
             axis = self._network.kind(index).channel_axis
             if key.endswith("fw"):
-                seen[key] = pooled(inputs[index], axis)
+                seen[key] = ran[index].pool()
             else:
                 own = pooled(gradients[index], axis) * self._samples
                 seen[key] = gradient_input(own, self._config.bw_input)

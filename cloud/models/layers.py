@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ...edge.cost import Layer
 
 RELUS: tuple[Any, ...] = (nn.ReLU, F.relu, torch.relu, "relu")
+LAYERS: tuple[Any, ...] = (nn.Conv2d, nn.Linear, nn.GroupNorm)
 POOLS: tuple[Any, ...] = (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)
 
 
@@ -25,37 +26,37 @@ def trace(module: nn.Module) -> fx.GraphModule:
     called = [str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"]
     for name in called:
         part = graph_module.get_submodule(name)
-        if any(True for _ in part.parameters()) and not isinstance(
-            part, (nn.Conv2d, nn.Linear, nn.GroupNorm)
-        ):
-            raise ValueError(
-                f"layer {name}: {type(part).__name__} has parameters; use conv, linear or GroupNorm"
-            )
-        if called.count(name) > 1 and any(True for _ in part.parameters()):
-            raise ValueError(
-                f"layer {name} is used {called.count(name)} times; every layer must be used once"
-            )
+        if any(True for _ in part.parameters()):
+            _refuse_unsupported(name, part, called.count(name))
     loose = [str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
     if loose:
         raise ValueError(
-            f"parameter {loose[0]} is used outside conv, linear or GroupNorm; adaptation cannot see it"
+            f"parameter {loose[0]} is used outside conv, linear or GroupNorm layers; make it part of one"
         )
     return graph_module
+
+
+def _refuse_unsupported(name: str, part: nn.Module, uses: int) -> None:
+    if type(part) not in LAYERS:
+        raise ValueError(f"layer {name}: expected conv, linear or GroupNorm, got {type(part).__name__}")
+    if uses > 1:
+        raise ValueError(f"layer {name} is used {uses} times; every layer must be used once")
+    padding = getattr(part, "padding", ()), getattr(part, "padding_mode", "zeros")
+    if isinstance(padding[0], str) or padding[1] != "zeros":
+        raise ValueError(
+            f"layer {name}: padding must be numbers of zeros, got {padding[0]!r} of {padding[1]}"
+        )
 
 
 def layer_table(graph_module: fx.GraphModule, sample_shape: tuple[int, ...]) -> tuple[Layer, ...]:
     """One `Layer` per conv, linear and GroupNorm in execution order; sample_shape is (C, H, W)."""
     sizes = _sizes(graph_module, sample_shape)
     nodes = [node for node in graph_module.graph.nodes if node.op == "call_module"]
-    found = [node for node in nodes if _is_layer(graph_module.get_submodule(str(node.target)))]
+    found = [node for node in nodes if _is_one_of(graph_module, node, LAYERS)]
     if not found:
         raise ValueError("the module has no conv, linear or GroupNorm layer")
     last = found[-1]
     return tuple(_describe(graph_module, node, sizes, node is last) for node in found)
-
-
-def _is_layer(part: nn.Module) -> bool:
-    return isinstance(part, (nn.Conv2d, nn.Linear, nn.GroupNorm))
 
 
 class _Sizes(fx.Interpreter):
@@ -114,11 +115,30 @@ def _follower(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[Any, ...
     reached = list(node.users)
     while reached:
         user = reached.pop(0)
-        target: Any = (
-            type(graph_module.get_submodule(str(user.target))) if user.op == "call_module" else user.target
-        )
-        if target in kinds:
+        if _is_one_of(graph_module, user, kinds):
             return user
-        if not (user.op == "call_module" and _is_layer(graph_module.get_submodule(str(user.target)))):
+        if not _is_one_of(graph_module, user, LAYERS):
             reached += list(user.users)
     return None
+
+
+def pool_before_relu(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Rewrite max_pool(relu(x)) as relu(max_pool(x)): the same values and gradients, on the smaller map."""
+    for node in list(graph_module.graph.nodes):
+        relu = node.all_input_nodes[0] if node.all_input_nodes else None
+        if relu is None or not (
+            _is_one_of(graph_module, node, POOLS) and _is_one_of(graph_module, relu, RELUS)
+        ):
+            continue
+        if len(relu.users) == 1:
+            node.replace_input_with(relu, relu.all_input_nodes[0])
+            node.replace_all_uses_with(relu, delete_user_cb=lambda user, relu=relu: user is not relu)
+            relu.replace_input_with(relu.all_input_nodes[0], node)
+            node.append(relu)
+    graph_module.graph.lint()
+    return graph_module
+
+
+def _is_one_of(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[Any, ...]) -> bool:
+    target: Any = node.target
+    return (type(graph_module.get_submodule(str(target))) if node.op == "call_module" else target) in kinds

@@ -45,9 +45,13 @@ def outer_gradient(
         _chunk_gradient(network, config, meta, batch.chunk(start, start + config.tasks_per_chunk), progress)
         for start in range(0, len(batch), config.tasks_per_chunk)
     ]
-    total = {name: torch.stack([part.grads[name] for part in parts]).sum(0) / len(batch) for name in meta.learned}
+    total = {
+        name: torch.stack([part.grads[name] for part in parts]).sum(0) / len(batch) for name in meta.learned
+    }
     if config.gradient_clamp is not None:
-        total = {name: value.clamp(-config.gradient_clamp, config.gradient_clamp) for name, value in total.items()}
+        total = {
+            name: value.clamp(-config.gradient_clamp, config.gradient_clamp) for name, value in total.items()
+        }
     metrics = {name: sum(part.metrics[name] for part in parts) / len(batch) for name in parts[0].metrics}
     metrics["zero_step_sizes"] = float((meta.alpha == 0).double().mean())
     metrics["active_layers"] = float((meta.alpha != 0).any(0).sum())

@@ -13,7 +13,9 @@ class MamlPlusPlus(Maml):
 
     name: ClassVar[str] = "maml++"
     paper: ClassVar[str] = "Antoniou et al., ICLR 2019"
-    summary: ClassVar[str] = "adapts all layers; learns the initial weights and a step size per layer and step"
+    summary: ClassVar[str] = (
+        "adapts all layers; learns the initial weights and a step size per layer and step"
+    )
 
     def init(self, seed: int) -> Meta:
         """The backbone's weights and constant learned step sizes (K, L)."""
