@@ -23,6 +23,7 @@ class Truth:
     output_grads: dict[str, np.ndarray] = field(default_factory=dict)
     gammas: dict[str, np.ndarray] = field(default_factory=dict)
     keeps: dict[str, np.ndarray] = field(default_factory=dict)
+    margins: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def layers_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -37,7 +38,7 @@ def channels_of(layer: nn.Module) -> tuple[int, int]:
     return layer.num_channels, layer.num_channels
 
 
-def random_attention(module: nn.Module, seed: int, hidden: int | None = None) -> Modules:
+def random_attention(module: nn.Module, seed: int, hidden: int | None = None, scale: float = 0.7) -> Modules:
     """Modules for every layer but the last, with weights large enough that pi is far from uniform."""
     rng = np.random.default_rng(seed)
     found: Modules = {}
@@ -47,7 +48,7 @@ def random_attention(module: nn.Module, seed: int, hidden: int | None = None) ->
             width = hidden or channels
             shapes = ((width, channels), (width,), (channels, width), (channels,))
             found[name][side] = AttentionModule(
-                *(rng.normal(0, 0.7, shape).astype(np.float32) for shape in shapes)
+                *(rng.normal(0, scale, shape).astype(np.float32) for shape in shapes)
             )
     return found
 
@@ -61,7 +62,6 @@ def truth(
     class_mask: np.ndarray | None = None,
     attention: Modules | None = None,
     settings: AttentionSettings | None = None,
-    keeps: dict[str, np.ndarray] | None = None,
 ) -> Truth:
     """One step's loss and gradients for a float64 module."""
     count = len(images)
@@ -72,13 +72,18 @@ def truth(
     result.logits = np.concatenate([sample.logits for sample in samples])
     for name in samples[0].output_grads:
         result.output_grads[name] = np.concatenate([sample.output_grads[name] for sample in samples])
-    for n, sample in enumerate(samples):
-        recorded = None if keeps is None else {name: keep[n] for name, keep in keeps.items()}
-        _add_sample(
-            result, module, sample, weight[n], attention or {}, settings or AttentionSettings(), recorded
-        )
-    result.gammas = {name: np.stack(value) for name, value in result.gammas.items()}
-    result.keeps = {name: (value > 0).astype(np.float64) for name, value in result.gammas.items()}
+    chosen = [_choose(sample, attention or {}, settings or AttentionSettings()) for sample in samples]
+    for key in chosen[0]:
+        gammas, margins = zip(*(choice[key] for choice in chosen), strict=True)
+        result.gammas[key], result.margins[key] = np.stack(gammas), np.array(margins)
+        side, _, layer = key.partition("::")
+        result.keeps[f"keep::{layer}::{side}"] = (result.gammas[key] > 0).astype(np.float64)
+    for name, layer in layers_of(module).items():
+        for part, _ in layer.named_parameters():
+            scaled = [
+                weight[n] * _scaled(layer, name, part, sample, chosen[n]) for n, sample in enumerate(samples)
+            ]
+            result.grads[f"grad::{name}.{part}"] = np.sum(scaled, axis=0)
     return result
 
 
@@ -127,54 +132,43 @@ def _sample(module: nn.Module, image: np.ndarray, label: int, class_mask: np.nda
     )
 
 
-def _add_sample(result, module, sample, weight, attention, settings, recorded) -> None:
-    for name, layer in layers_of(module).items():
-        fw = bw = None
-        if name in attention:
-            fw, bw = _gammas(name, attention[name], sample, settings, recorded)
-            result.gammas.setdefault(f"fw::{name}", []).append(fw)
-            result.gammas.setdefault(f"bw::{name}", []).append(bw)
-        for part, _ in layer.named_parameters():
-            grad = sample.grads[f"{name}.{part}"]
-            if fw is not None:
-                grad = grad * _spread(layer, part, fw, bw, grad.shape)
-            key = f"grad::{name}.{part}"
-            result.grads[key] = result.grads.get(key, 0) + weight * grad
-
-
-def _gammas(name, modules, sample, settings, recorded):
-    keeps = [None if recorded is None else recorded[f"keep::{name}::{side}"] for side in SIDES]
+def _choose(sample: _Sample, attention: Modules, settings: AttentionSettings):
+    """(gamma, margin) by `fw::LAYER` and `bw::LAYER`."""
+    found = {}
     normalize = {"rms": "rms", "raw": "none"}[settings.bw_input]
-    fw = gamma_of(modules["fw"], sample.seen[name], settings.rho_fw, settings.cap, "none", keeps[0])
-    bw = gamma_of(modules["bw"], sample.output_grads[name], settings.rho_bw, None, normalize, keeps[1])
-    return fw, bw
+    for name, modules in attention.items():
+        found[f"fw::{name}"] = gamma_of(
+            modules["fw"], sample.seen[name], settings.rho_fw, settings.cap, "none"
+        )
+        found[f"bw::{name}"] = gamma_of(
+            modules["bw"], sample.output_grads[name], settings.rho_bw, None, normalize
+        )
+    return found
+
+
+def _scaled(layer, name, part, sample, chosen) -> np.ndarray:
+    grad = sample.grads[f"{name}.{part}"]
+    if f"fw::{name}" not in chosen:
+        return grad
+    return grad * _spread(layer, part, chosen[f"fw::{name}"][0], chosen[f"bw::{name}"][0], grad.shape)
 
 
 def _spread(layer, part, fw, bw, shape) -> np.ndarray:
-    """gamma for every entry of a parameter, index by index."""
+    """gamma for every entry of a parameter: the note on groups in docs/program.md, pair by pair."""
     gamma = np.ones(shape)
-    for index in np.ndindex(shape):
-        value = bw[index[0]]
+    for output in range(shape[0]):
+        gamma[output] = bw[output]
         if part == "weight" and isinstance(layer, nn.GroupNorm):
-            value *= fw[index[0]]
+            gamma[output] *= fw[output]
         elif part == "weight":
-            groups, inputs, outputs = 1, shape[1], shape[0]
-            if isinstance(layer, nn.Conv2d):
-                groups, inputs = layer.groups, layer.in_channels
-            value *= fw[index[0] * groups // outputs * (inputs // groups) + index[1]]
-        gamma[index] = value
+            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            for inner in range(shape[1]):
+                gamma[output, inner] *= fw[output * groups // shape[0] * shape[1] + inner]
     return gamma
 
 
-def gamma_of(
-    module: AttentionModule,
-    x: np.ndarray,
-    rho: float,
-    cap: int | None,
-    normalize: str,
-    keep: np.ndarray | None,
-) -> np.ndarray:
-    """gamma of one sample, x (1, C, ...): p-Meta Alg. 1 word for word."""
+def gamma_of(module: AttentionModule, x: np.ndarray, rho: float, cap: int | None, normalize: str):
+    """gamma of one sample, x (1, C, ...), p-Meta Alg. 1 word for word; and the margin of its selection."""
     w1, b1, w2, b2 = (np.asarray(value, np.float64) for value in (module.w1, module.b1, module.w2, module.b2))
     pooled = x.reshape(x.shape[1], -1).mean(1)
     if normalize == "rms":
@@ -182,18 +176,25 @@ def gamma_of(
     logits = w2 @ np.maximum(w1 @ pooled + b1, 0) + b2
     pi = np.exp(logits - logits.max())
     pi /= pi.sum()
-    keep = selection(pi, rho, cap) if keep is None else keep
-    return len(pi) * pi * keep / (pi * keep).sum()
+    keep, margin = selection(pi, rho, cap)
+    return len(pi) * pi * keep / (pi * keep).sum(), margin
 
 
-def selection(pi: np.ndarray, rho: float, cap: int | None) -> np.ndarray:
-    """1 for kept channels: drop the smallest, lower index first, until they reach rho and the cap."""
+def selection(pi: np.ndarray, rho: float, cap: int | None) -> tuple[np.ndarray, float]:
+    """1 for kept channels: drop the smallest, lower index first, until they reach rho and the cap.
+
+    The margin is how much a sum or an order would have to change for another selection.
+    """
     order = sorted(range(len(pi)), key=lambda channel: (pi[channel], channel))
-    total, dropped = 0.0, 0
+    total, dropped, margin = 0.0, 0, np.inf
     while total < rho:
         total += pi[order[dropped]]
         dropped += 1
+        margin = min(margin, abs(total - rho))
     dropped = max(dropped, 0 if cap is None else len(pi) - cap)
+    dropped = min(dropped, len(pi) - 1)
     keep = np.ones(len(pi))
-    keep[order[: min(dropped, len(pi) - 1)]] = 0
-    return keep
+    keep[order[:dropped]] = 0
+    if dropped:
+        margin = min(margin, pi[order[dropped]] - pi[order[dropped - 1]])
+    return keep, margin
