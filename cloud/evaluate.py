@@ -7,7 +7,7 @@ from os import PathLike
 
 from tqdm import tqdm
 
-from .assemble import draw_all, fixed_sampler, load_split
+from .assemble import EVALUATION_SEEDS, draw_all, fixed_sampler, load_split
 from .config import FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
 from .score import Score, accuracy_before, measure
@@ -37,6 +37,8 @@ def evaluate(
     trained = run if isinstance(run, TrainedRun) else load_run(run)
     if tasks < 2:
         raise ConfigError(f"tasks must be at least 2 (an interval needs two), got {tasks}")
+    if split not in EVALUATION_SEEDS:
+        raise ConfigError(f"split must be one of {', '.join(EVALUATION_SEEDS)}, got {split!r}")
     source = trained.config.data if data is None else _source(trained, data)
     sampler = fixed_sampler(load_split(source, split, trained.spec), trained.config.task)
     network, config = trained.parts.network, trained.parts.method.config

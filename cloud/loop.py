@@ -48,9 +48,9 @@ class Job:
 
 def begin(job: Job) -> State:
     """The state before the first outer step, saved in a new run directory."""
-    job.directory.begin(job.config)
     meta = job.parts.method.init(job.config.seed)
     state = State(0, meta, adam.init(meta.learned))
+    job.directory.begin(job.config)
     job.directory.save(state, job.config)
     return state
 

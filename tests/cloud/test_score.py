@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from edge_adapt.cloud import TrainedRun
+from edge_adapt.cloud import ConfigError, TrainedRun, evaluate
 from edge_adapt.cloud.assemble import draw_all, fixed_sampler, load_split
 from edge_adapt.cloud.calibrate import calibrate, percentile
 from edge_adapt.cloud.inner.device import adapt
@@ -88,3 +89,18 @@ def test_benefits_predict_the_loss_decrease_of_a_small_step(finished: TrainedRun
     decrease = float((losses[:, 0] - losses[:, 1]).mean())
     predicted = sum(row[0] for row in calibrate(network, config, meta, batches).benefits)
     assert decrease == pytest.approx(predicted, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": 1}, r"tasks must be at least 2"),
+        ({"split": "train"}, r"split must be one of val, test, got 'train'"),
+        ({"data": "mnist"}, r"expected NAME=DIR with NAME one of glyphs, omniglot, folder, got 'mnist'"),
+    ],
+)
+def test_evaluation_refuses_what_it_cannot_score(
+    options: dict[str, Any], message: str, finished: TrainedRun
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(finished, **options)
