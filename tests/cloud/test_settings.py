@@ -8,7 +8,7 @@ import pytest
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.settings import build, to_table
 from edge_adapt.cloud.tables import flatten, merge, nest, parse_override, read_toml, write_toml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -40,6 +40,7 @@ INNERS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.builds(Outer, st.integers(1, 2**31), st.booleans(), INNERS))
 def test_what_is_written_as_toml_reads_back_equal(section: Outer) -> None:
     assert build(Outer, read_toml(write_toml(to_table(section)), "test")) == section
