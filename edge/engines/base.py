@@ -66,7 +66,8 @@ class Hooks:
         progress: called after every micro-batch.
         finished: called with (steps done, updated tensors, mean support loss before the step) after every
             finished gradient step; the arrays are the engine's own and change afterwards.
-        watch: called after every step of the list with (gradient step, first sample, step, output arrays).
+        watch: called after every step but the updates with (gradient step, first sample, step, output
+            arrays).
         selections: recorded channel selections, `keep::LAYER::fw|bw` to 0/1 arrays (K, N, C), for programs
             whose attention has a `keep` input.
         measure: fill the arena with a sentinel first and report the highest byte that changed.

@@ -175,7 +175,7 @@ class _Run:
     def _fill_inputs(self, step: int, start: int, count: int) -> None:
         self._given[self.program.inputs["labels"]][:count] = self.support.labels[start : start + count]
         for name, kept in self.hooks.selections.items():
-            self._given[name][:count] = kept[step, start : start + count]
+            self._given[name][:count] = kept[min(step, len(kept) - 1), start : start + count]
 
 
 def _run_call(call: Call, bound: Bound, samples: Samples, start: int) -> None:
@@ -215,7 +215,7 @@ def _check(program: Program, plan: Plan, support: Support) -> None:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Hold back Ctrl-C, so that the updates of one step happen all or not at all."""
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
     caught: list[tuple[int, FrameType | None]] = []

@@ -7,7 +7,7 @@ is taken, so a larger budget never gives a slower plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from ..program import Program
 from ..units import format_bytes
 from .offsets import live_bytes
 from .plan import Plan, make_plan
-from .static import StaticBytes, static_bytes
+from .static import static_bytes, table_bytes
 from .work import predicted_seconds
 
 CAP_CUTS = (0.0, 0.25, 0.5, 0.75)
@@ -41,8 +41,33 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Budgets:
+    """Bounds in bytes on the planned peak and on the arena; None: no bound."""
+
+    memory: int | None
+    dynamic: int | None
+
+    def allow(self, peak_bytes: int, dynamic_bytes: int) -> bool:
+        """Whether both figures are within their bounds."""
+        within_memory = self.memory is None or peak_bytes <= self.memory
+        return within_memory and (self.dynamic is None or dynamic_bytes <= self.dynamic)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a candidate before its buffers are placed; the bytes are lower bounds."""
+
+    seconds: float
+    least_peak_bytes: int
+    least_dynamic_bytes: int
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """One way to run the adaptation, not placed yet; `caps` are those of the cut, per gradient step."""
+    """One way to run the adaptation; `caps` are those of the cut, per gradient step.
+
+    It keeps figures only, no step table: many candidates together stay small.
+    """
 
     request: Request
     storage: str
@@ -50,50 +75,40 @@ class Candidate:
     cap_cut: float
     caps: tuple[Caps, ...] | None
 
-    @cached_property
     def lowered(self) -> Lowered:
-        """The step programs."""
+        """Make the step programs."""
         ask = self.request
         return lower(ask.program, ask.updated, ask.samples, self.micro_batch, self.storage, self.caps)
 
     @cached_property
-    def static(self) -> StaticBytes:
-        """Memory outside the arena."""
-        return static_bytes(self.request.program, self.lowered, self.request.sample_bytes)
+    def summary(self) -> Summary:
+        """What is known without placing anything."""
+        ask, lowered = self.request, self.lowered()
+        static = static_bytes(ask.program, lowered, ask.sample_bytes, step_table_bytes=0).total
+        live = max(live_bytes([b.segments for b in one.buffers]) for one in lowered.programs)
+        return Summary(predicted_seconds(lowered), static + max(live, ask.decode_bytes), live)
 
-    @cached_property
+    @property
     def rank(self) -> tuple[float, float]:
         """What the search minimises."""
-        return self.cap_cut, predicted_seconds(self.lowered)
+        return self.cap_cut, self.summary.seconds
 
-    @cached_property
-    def least_dynamic_bytes(self) -> int:
-        """A lower bound on the arena, before placing anything."""
-        return max(live_bytes([b.segments for b in one.buffers]) for one in self.lowered.programs)
-
-    @cached_property
     def plan(self) -> Plan:
-        """The candidate with every buffer placed."""
-        ask = self.request
+        """Place every buffer."""
+        ask, lowered = self.request, self.lowered()
         layers = [
             [layer.name for layer, on in zip(ask.program.layers, mask, strict=True) if on]
             for mask in ask.updated
         ]
-        return make_plan(self.lowered, layers, self.static, ask.decode_bytes, self.cap_cut)
+        static = static_bytes(ask.program, lowered, ask.sample_bytes, table_bytes(lowered))
+        return make_plan(lowered, layers, static, ask.decode_bytes, self.cap_cut)
 
-    def least(self, memory: bool) -> int:
-        """Return a lower bound on the planned peak (`memory`) or on the arena."""
-        if not memory:
-            return self.least_dynamic_bytes
-        return self.static.total + max(self.least_dynamic_bytes, self.request.decode_bytes)
-
-    def planned(self, memory: bool) -> int:
-        """Return the planned peak (`memory`) or the arena."""
-        return self.plan.planned_peak_bytes if memory else self.plan.dynamic_bytes
-
-    def fits(self, budget: int | None, memory: bool) -> bool:
-        """Whether the planned peak (`memory`) or the arena is within a budget."""
-        return budget is None or (self.least(memory) <= budget and self.planned(memory) <= budget)
+    def plan_within(self, budgets: Budgets) -> Plan | None:
+        """Return the plan if it fits; nothing is placed where the lower bounds tell already."""
+        if not budgets.allow(self.summary.least_peak_bytes, self.summary.least_dynamic_bytes):
+            return None
+        plan = self.plan()
+        return plan if budgets.allow(plan.planned_peak_bytes, plan.dynamic_bytes) else None
 
 
 def search_plan(
@@ -139,13 +154,15 @@ def search_plan(
     updated = updated_layers(program, alpha, steps)
     request = Request(program, updated, samples, sample_bytes, decode_bytes)
     sizes = [min(micro_batch, samples)] if micro_batch else micro_batches(samples)
+    budgets = Budgets(memory_budget, dynamic_budget)
     tried: list[Candidate] = []
     for group in _candidates(request, sizes, STORAGES if storage is None else (storage,)):
+        tried += group
         for candidate in sorted(group, key=lambda one: one.rank):
-            tried.append(candidate)
-            if candidate.fits(dynamic_budget, memory=False) and candidate.fits(memory_budget, memory=True):
-                return candidate.plan
-    raise _refusal(tried, memory_budget, dynamic_budget)
+            plan = candidate.plan_within(budgets)
+            if plan is not None:
+                return plan
+    raise _refusal(tried, budgets)
 
 
 def updated_layers(program: Program, alpha: NDArray[Any], steps: int) -> tuple[Mask, ...]:
@@ -168,7 +185,7 @@ def _candidates(request: Request, sizes: Sequence[int], storages: Sequence[str])
     for storage in storages:
         first = Candidate(request, storage, sizes[0], 0.0, None)
         if storage == "sparse":
-            cap_table = stored_caps(first.lowered)
+            cap_table = stored_caps(first.lowered())
             if not any(cap_table) and len(storages) > 1:
                 continue
         uncut += [Candidate(request, storage, size, 0.0, None) for size in sizes]
@@ -191,14 +208,17 @@ def stored_caps(lowered: Lowered) -> list[dict[str, int]]:
     ]
 
 
-def _refusal(
-    tried: Sequence[Candidate], memory_budget: int | None, dynamic_budget: int | None
-) -> BudgetError:
+def _refusal(tried: Sequence[Candidate], budgets: Budgets) -> BudgetError:
     """Return the error that names the smallest budget that would do."""
-    in_arena = [one for one in tried if one.fits(dynamic_budget, memory=False)]
-    memory = bool(in_arena)
-    smallest = _smallest(in_arena or tried, memory)
-    what, budget = ("memory", memory_budget) if memory else ("dynamic", dynamic_budget)
+    in_arena = tried
+    if budgets.dynamic is not None:
+        in_arena = [one for one in tried if one.plan_within(Budgets(None, budgets.dynamic))]
+    if in_arena:
+        what, budget = "memory", budgets.memory
+        smallest = _smallest(in_arena, lambda s: s.least_peak_bytes, lambda p: p.planned_peak_bytes)
+    else:
+        what, budget = "dynamic", budgets.dynamic
+        smallest = _smallest(tried, lambda s: s.least_dynamic_bytes, lambda p: p.dynamic_bytes)
     return BudgetError(
         f"no plan fits a {what} budget of {budget} bytes ({format_bytes(budget or 0)}): the smallest feasible"
         f" is {smallest} bytes ({format_bytes(smallest)}); raise the budget or plan fewer samples",
@@ -206,13 +226,14 @@ def _refusal(
     )
 
 
-def _smallest(candidates: Sequence[Candidate], memory: bool) -> int:
-    """Return the smallest planned peak (or arena); places only what could be the smallest."""
-    best: int | None = None
-    for one in sorted(candidates, key=lambda one: one.least(memory)):
-        if best is not None and one.least(memory) >= best:
+def _smallest(
+    candidates: Sequence[Candidate], least: Callable[[Summary], int], figure: Callable[[Plan], int]
+) -> int:
+    """Return the smallest `figure` of any plan; places only candidates whose lower bound is smaller still."""
+    first, *others = sorted(candidates, key=lambda one: least(one.summary))
+    best = figure(first.plan())
+    for one in others:
+        if least(one.summary) >= best:
             break
-        planned = one.planned(memory)
-        best = planned if best is None else min(best, planned)
-    assert best is not None
+        best = min(best, figure(one.plan()))
     return best

@@ -42,8 +42,10 @@ class StaticBytes:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def static_bytes(program: Program, lowered: Lowered, sample_bytes: int | None = None) -> StaticBytes:
-    """Add up what is outside the arena; `sample_bytes` defaults to one byte per element of an input."""
+def static_bytes(
+    program: Program, lowered: Lowered, sample_bytes: int | None, step_table_bytes: int
+) -> StaticBytes:
+    """Add up what is outside the arena; `sample_bytes` None is one byte per element of an input."""
     if sample_bytes is None:
         images = program.tensors[program.inputs["images"]]
         sample_bytes = math.prod(int(axis) for axis in images.shape[1:])
@@ -53,7 +55,7 @@ def static_bytes(program: Program, lowered: Lowered, sample_bytes: int | None = 
     per_sample = LABEL_BYTES + SAMPLE_WEIGHT_BYTES
     return StaticBytes(
         weights=sum(tensor.size_bytes(1) for tensor in weights),
-        program=table_bytes(lowered),
+        program=step_table_bytes,
         attention=sum(tensor.size_bytes(1) for tensor in attention),
         input=lowered.samples * (sample_bytes + LABEL_BYTES)
         + lowered.micro_batch * per_sample

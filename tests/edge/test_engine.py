@@ -170,19 +170,25 @@ def test_masks_that_change_from_step_to_step_update_each_layer_in_its_steps_only
         assert largest_difference(adapt(program, weights, support, 4, storage).updated, truth) < 1e-5
 
 
-def test_recorded_selections_replace_clipping() -> None:
+@pytest.mark.parametrize("storage", ["dense", "sparse"])
+@pytest.mark.parametrize("frozen", [(), ("conv1", "norm1")], ids=["dense", "block 1 frozen"])
+def test_recorded_selections_replace_clipping(storage: str, frozen: tuple[str, ...]) -> None:
     net = Net(rho=0.3, keep=True)
     program = conv_program(net)
-    weights, support = random_weights(program, step_size=0.05), random_support(net, SAMPLES)
+    weights, support = frozen_weights(program, *frozen), random_support(net, SAMPLES)
     rng = np.random.default_rng(3)
-    keeps = {t.name: t.shape[1] for t in program.tensors.values() if t.name.startswith("keep::")}
-    selections = {name: np.ones((STEPS, SAMPLES, int(c)), np.float32) for name, c in keeps.items()}
-    for kept in selections.values():  # the same at every step, so that the interpreter can follow
-        kept[:, rng.random((SAMPLES, kept.shape[2])) < 0.25] = 0
-        kept[..., 0] = 1
-    truth, _ = interpreted(program, weights, support, {n: k[0] for n, k in selections.items()})
-    result = adapt(program, weights, support, 4, hooks=Hooks(selections=selections))
+    selections = {}
+    for tensor in program.tensors.values():
+        if tensor.name.startswith("keep::"):  # the same at every step, so that the interpreter can follow
+            channels = int(tensor.shape[1])
+            kept = max(1, round(0.6 * channels))
+            one = np.array([rng.permutation(channels) < kept for _ in range(SAMPLES)], np.float32)
+            selections[tensor.name] = np.repeat(one[None], STEPS, axis=0)
+    truth, _ = interpreted(program, weights, support, {name: kept[0] for name, kept in selections.items()})
+    result = adapt(program, weights, support, 4, storage, Hooks(selections=selections))
     assert largest_difference(result.updated, truth) < 1e-5
+    ordinary = conv_program(replace(net, keep=False))
+    assert largest_difference(adapt(ordinary, weights, support, 4, storage).updated, truth) > 1e-3
 
 
 def test_weights_given_are_never_changed() -> None:

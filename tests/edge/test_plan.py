@@ -143,14 +143,14 @@ def test_a_larger_budget_never_gives_a_slower_plan(which: str) -> None:
     with pytest.raises(BudgetError) as refused:
         small(**{which: 1})
     assert refused.value.smallest_bytes is not None
-    budgets = np.linspace(refused.value.smallest_bytes, 1.2 * getattr(small(), figure), 20).astype(int)
+    budgets = np.linspace(refused.value.smallest_bytes, 1.2 * getattr(small(), figure), 8).astype(int)
     ranks = []
     for budget in budgets.tolist():
         plan = small(**{which: budget})
         assert getattr(plan, figure) <= budget
         ranks.append((plan.cap_cut, plan.predicted_seconds))
     assert ranks == sorted(ranks, reverse=True)
-    assert len(set(ranks)) > 3
+    assert len(set(ranks)) > 2
 
 
 @pytest.mark.parametrize("which", ["memory_budget", "dynamic_budget"])
