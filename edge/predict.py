@@ -8,7 +8,7 @@ from typing import Any
 
 from .inputs import read_query
 from .measure import PeakMeter
-from .run import warm_up
+from .process import give_back_freed_memory, warm_up
 from .session import AdaptedModel
 
 
@@ -26,6 +26,7 @@ def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     with PeakMeter() as meter:
         query = read_query(path, files.manifest.input)
+        give_back_freed_memory()
         chances = model.predict_samples(query)
     best = chances.argmax(axis=1)
     names = [model.class_names[index] for index in best]

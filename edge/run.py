@@ -7,25 +7,25 @@ decode), so what it sees is what the plan promised: support set, weights, arena.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .bundle import BundleFiles, Checkpoint, Overlay
-from .engines import Adaptation, Engine, Hooks, Progress
+from .engines import Adaptation, Engine, Hooks, NonFiniteError, Progress
 from .engines.reference import ReferenceEngine
 from .errors import BundleError, EdgeAdaptError, UsageError
 from .inputs import SupportSet, read_support
 from .measure import PeakMeter
 from .plan import Plan, search_plan
+from .process import give_back_freed_memory, warm_up
 
 ENGINES = {"reference": ReferenceEngine}
 OnProgress = Callable[[Progress], None]
@@ -88,8 +88,24 @@ def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path)
     """
     room = None if request.memory_budget is None else request.memory_budget - plan.static_bytes
     support = read_support(path, files.manifest.input, files.manifest.classes, plan.samples, room)
+    give_back_freed_memory()
     as_planned = support.images.dtype == np.uint8 and support.decode_bytes <= plan.dynamic_bytes
     return (plan if as_planned else make_plan(files, request, support)), support
+
+
+def rehearse(files: BundleFiles, engine: Engine, plan: Plan) -> None:
+    """Run one gradient step on one blank sample, so that library code is loaded before the baseline is taken.
+
+    This takes less than the plan itself: every weight once, in memory that is given back, and a small arena.
+    """
+    spec, weights = files.manifest.input, files.weights
+    blank = SupportSet(np.zeros((1, *spec.pixel_shape), np.uint8), np.zeros(1, np.int64), ("",), spec)
+    (alpha,) = files.program.with_role("step-size")
+    ever = np.abs(weights.copy(alpha.name)).max(axis=0, keepdims=True)
+    small = search_plan(files.program, ever, 1, 1, micro_batch=1, storage=plan.storage)
+    private = Overlay(weights, {name: weights.copy(name) for name in weights.entries})
+    with np.errstate(over="ignore", invalid="ignore"), suppress(NonFiniteError):
+        engine.adapt(files.program, small, private, blank, 0, Hooks(measure=True))
 
 
 def adapt(
@@ -115,6 +131,7 @@ def adapt(
         AdaptationInterrupted: Ctrl-C; likewise.
     """
     warm_up()
+    give_back_freed_memory()
     with PeakMeter() as meter, np.errstate(over="ignore", invalid="ignore"):  # checked after every step
         plan, support = prepare()
         if checkpoint is not None:
@@ -198,17 +215,3 @@ def _key(files: BundleFiles, plan: Plan, support: SupportSet, engine: Engine) ->
         "plan": planned.hexdigest(),
         "engine": engine.name,
     }
-
-
-def warm_up() -> None:
-    """Do once what libraries load or allocate on first use: codecs, archives, random numbers, products."""
-    archive = io.BytesIO()
-    np.savez(archive, images=np.random.default_rng(0).integers(0, 255, 8, np.uint8))
-    archive.seek(0)
-    np.load(archive)["images"]
-    for kind in ("PNG", "JPEG"):
-        stream = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(stream, kind)
-        Image.open(stream).convert("L").resize((4, 4)).tobytes()
-    square = np.ones((64, 64), np.float32)
-    square @ square

@@ -26,7 +26,17 @@ from .errors import UsageError
 from .inputs import from_arrays, query_from_arrays
 from .plan import Plan
 from .report import run_report
-from .run import OnProgress, Outcome, Request, adapt, engine_named, make_plan, probabilities, stream_support
+from .run import (
+    OnProgress,
+    Outcome,
+    Request,
+    adapt,
+    engine_named,
+    make_plan,
+    probabilities,
+    rehearse,
+    stream_support,
+)
 from .units import parse_bytes
 
 Size = str | int
@@ -150,6 +160,7 @@ class Bundle:
         check_target(target)
         chosen = engine_named(engine)
         plan = make_plan(self.files, request)
+        rehearse(self.files, chosen, plan)
         checkpoint = Checkpoint(target.with_name(target.name + ".partial"))
         outcome = adapt(
             self.files,
@@ -174,7 +185,7 @@ class Bundle:
         return AdaptedModel(self, read_adapted(Path(path), self.files), engine)
 
     def predict(self, images: NDArray[Any], engine: str = "reference") -> NDArray[np.float64]:
-        """Return the unadapted model's class probabilities, (n, outputs of the head)."""
+        """Return the unadapted model's class probabilities, rehearse, (n, outputs of the head)."""
         samples = query_from_arrays(images, self.files.manifest.input)
         logits = engine_named(engine).predict(self.files.program, self.files.weights, samples)
         return probabilities(logits, self.files.manifest.classes)
@@ -209,7 +220,7 @@ class AdaptedModel:
         return self._logits(query_from_arrays(images, self.bundle.files.manifest.input))
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities, (n, classes), columns as in `class_names`.
+        """Return class probabilities, rehearse, (n, classes), columns as in `class_names`.
 
         Args:
             images: uint8 (n, H, W, C) or float32 (n, C, H, W), as for `Bundle.adapt`.
