@@ -1,0 +1,49 @@
+"""Every recipe makes a network and a method that take all of its settings; batches are what the sampler drew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from edge_adapt.cloud.assemble import assemble, draw, draw_all, fixed_sampler, load_split
+from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.recipes import read_recipe, recipe_names
+from edge_adapt.edge.inputs import InputSpec
+
+GREY28 = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_makes_a_network_and_a_method_that_ignores_none_of_its_settings(name: str) -> None:
+    config = RunConfig.from_table(read_recipe(name))
+    spec = config.data.spec() or GREY28
+    parts = assemble(config, spec)
+    assert parts.config.method == config.method
+    assert [layer.name for layer in parts.network.layers][-1] == "fc"
+    meta = parts.method.init(config.seed)
+    assert meta.alpha.shape == (config.method.inner_steps, len(parts.network.layers))
+    grouped = [name for group in parts.method.param_groups(meta, 1e-3) for name in group["names"]]
+    assert sorted(grouped) == sorted(meta.learned)
+
+
+def test_the_seed_makes_the_initial_weights() -> None:
+    table = read_recipe("pmeta-conv4-glyphs")
+    first, again, other = (
+        assemble(RunConfig.from_table(table, {"seed": seed}), GREY28).network.weights()["conv1.weight"]
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_batches_are_the_samplers_tasks_a_few_at_a_time(recipe: Path, stripes: Path) -> None:
+    config = RunConfig.from_table(read_recipe(str(recipe)), {"data.root": str(stripes)})
+    sampler = fixed_sampler(load_split(config.data, "val"), config.task)
+    batches = list(draw_all(sampler, 7, chunk=3))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    whole = sampler.batch(0, 7)
+    np.testing.assert_array_equal(torch.cat([batch.support_x for batch in batches]), whole.support_x)
+    np.testing.assert_array_equal(torch.cat([batch.query_y for batch in batches]), whole.query_y)
+    assert torch.equal(draw(sampler, 3, 3).query_x, batches[1].query_x)
