@@ -1,4 +1,4 @@
-"""Every recipe makes a network and a method that take all of its settings; batches are what the sampler drew."""
+"""Every recipe makes a network and a method that take all of its settings; batches are what was drawn."""
 
 from __future__ import annotations
 
