@@ -1,0 +1,144 @@
+"""Outer gradients against torch's plain double backward, finite differences and formulas, all in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from edge_adapt.cloud.inner.base import Meta, MethodConfig
+from edge_adapt.cloud.outer import METHODS
+from edge_adapt.cloud.outer.gradient import step_weights
+from torch.nn import functional as F
+
+from .plain import PlainTask, plain_gradient, random_batch, small_network
+
+SETTINGS = {
+    "maml": ("maml", {}),
+    "anil": ("anil", {}),
+    "maml++": ("maml++", {}),
+    "p-meta": ("p-meta", {}),
+    "p-meta without attention": ("p-meta", {"attention": False}),
+    "p-meta raw": ("p-meta", {"bw_input": "raw", "rho_fw": 0.5, "rho_bw": 0.3, "attention_ratio": 2}),
+    "p-meta in chunks": ("p-meta", {"tasks_per_chunk": 2}),
+}
+
+
+def prepared(case: str, smooth: bool = False, **changes):
+    """Network, method and double-precision meta-parameters, step sizes all different."""
+    name, settings = SETTINGS[case]
+    network = small_network(smooth=smooth)
+    method = METHODS[name](
+        network, MethodConfig(inner_steps=3, inner_step_size=0.3, **{**settings, **changes})
+    )
+    meta = method.init(seed=3).to(torch.float64)
+    table = meta.alpha * (
+        1 + torch.linspace(-0.5, 0.5, meta.alpha.numel()).double().reshape(meta.alpha.shape)
+    )
+    meta = Meta({**meta.learned}, {**meta.fixed})
+    (meta.learned if "alpha" in meta.learned else meta.fixed)["alpha"] = table
+    return network, method, meta
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_batched_gradient_equals_plain_double_backward_task_by_task(case):
+    network, method, meta = prepared(case)
+    batch = random_batch()
+    result = method.meta_gradient(meta, batch, progress=0.0)
+    truth = plain_gradient(network, method.config, meta, batch)
+    assert result.grads.keys() == truth.keys() == meta.learned.keys()
+    for name, expected in truth.items():
+        torch.testing.assert_close(result.grads[name], expected, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("case", ["maml", "maml++", "p-meta"])
+def test_gradient_equals_finite_differences_of_the_query_loss(case):
+    """With rho = 0 and raw gradients nothing is clipped or detached; 5-point differences."""
+    _, method, meta = prepared(case, smooth=True, rho_fw=0.0, rho_bw=0.0, bw_input="raw")
+    batch = random_batch(tasks=2)
+    grads = method.meta_gradient(meta, batch, progress=0.0).grads
+    generator = torch.Generator().manual_seed(7)
+    for name, value in meta.learned.items():
+        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+
+        def loss(step: float, name=name, direction=direction, value=value) -> float:
+            learned = {**meta.learned, name: value + step * direction}
+            moved = Meta(learned, meta.fixed)
+            return method.meta_gradient(moved, batch, progress=0.0).metrics["query_loss"]
+
+        h = 2e-4
+        slope = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h)
+        assert float((grads[name] * direction).sum()) == pytest.approx(slope, rel=1e-7, abs=1e-9), name
+
+
+def test_first_order_step_size_gradient_is_minus_query_gradient_times_scaled_gradient():
+    """dL/dalpha[l, k] = -<g_Q,l , gamma * g_l,k> with inputs detached, and dL/dw = g_Q."""
+    network, method, meta = prepared("p-meta", first_order=True)
+    batch = random_batch(tasks=1)
+    grads = method.meta_gradient(meta, batch, progress=0.0).grads
+    task = PlainTask(network, method.config, meta.learned)
+    weights = {name: meta.learned[name].clone().requires_grad_() for name in network.parameters}
+    changes = []
+    for k in range(len(meta.alpha)):
+        moved = task.step(weights, meta.alpha[k], batch.support_x[0], batch.support_y[0])
+        changes.append({name: (weights[name] - moved[name]).detach() for name in weights})
+        weights = {name: value.detach().requires_grad_() for name, value in moved.items()}
+    query = F.cross_entropy(task.forward(weights, batch.query_x[0])[0], batch.query_y[0])
+    query_gradient = dict(zip(weights, torch.autograd.grad(query, list(weights.values())), strict=True))
+    for name, expected in query_gradient.items():
+        torch.testing.assert_close(grads[name], expected, rtol=1e-10, atol=1e-12)
+    for k, change in enumerate(changes):
+        for index in range(len(network.layers)):
+            products = [(query_gradient[n] * change[n]).sum() for n in network.names(index)]
+            expected = -sum(products) / meta.alpha[k, index]
+            torch.testing.assert_close(grads["alpha"][k, index], expected, rtol=1e-8, atol=1e-12)
+
+
+def test_first_order_gives_attention_its_gradient():
+    _, method, meta = prepared("p-meta", first_order=True, rho_fw=0.0)
+    grads = method.meta_gradient(meta, random_batch(), progress=0.0).grads
+    silent = [name for name, value in grads.items() if name.startswith("attention") and not value.any()]
+    assert silent == []
+
+
+def test_first_order_phase_ends_where_the_setting_says():
+    _, method, meta = prepared("maml++", first_order_until=0.5)
+    _, second, _ = prepared("maml++")
+    _, first, _ = prepared("maml++", first_order=True)
+    batch = random_batch()
+    for progress, same in ((0.49, first), (0.5, second)):
+        expected = same.meta_gradient(meta, batch, 0.0).grads
+        assert all(
+            torch.equal(value, expected[n])
+            for n, value in method.meta_gradient(meta, batch, progress).grads.items()
+        )
+
+
+def test_alpha_that_is_zero_still_gets_its_gradient():
+    _, method, meta = prepared("p-meta")
+    meta.learned["alpha"].zero_()
+    grads = method.meta_gradient(meta, random_batch(), progress=0.0).grads
+    assert (grads["alpha"] != 0).all()
+
+
+def test_multi_step_weights_follow_the_published_schedule():
+    config = MethodConfig(inner_steps=5, multi_step_until=1.0)
+    assert step_weights(config, 0.0) == pytest.approx([0.2] * 5)
+    assert step_weights(config, 0.5) == pytest.approx([0.1] * 4 + [0.6])
+    assert step_weights(config, 0.999) == pytest.approx([0.006] * 4 + [1 - 0.024])
+    assert step_weights(MethodConfig(inner_steps=3), 0.0) == (0.0, 0.0, 1.0)
+
+
+def test_multi_step_gradient_is_the_weighted_sum_over_steps():
+    _, method, meta = prepared("maml++", multi_step_until=1.0)
+    batch, total = random_batch(), {}
+    for k, weight in enumerate(step_weights(method.config, 0.25)):
+        shorter = METHODS["maml++"](small_network(), MethodConfig(inner_steps=k + 1))
+        for name, value in shorter.meta_gradient(meta, batch, 0.0).grads.items():
+            total[name] = total.get(name, 0) + weight * value
+    for name, value in method.meta_gradient(meta, batch, 0.25).grads.items():
+        torch.testing.assert_close(value, total[name], rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_are_clamped_per_element():
+    _, method, meta = prepared("maml++", gradient_clamp=1e-3)
+    grads = method.meta_gradient(meta, random_batch(), progress=0.0).grads
+    assert max(float(value.abs().max()) for value in grads.values()) == 1e-3
