@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .inputs import read_query
+from .lower import lower_predict
 from .measure import PeakMeter
+from .plan.plan import arena_layout
 from .process import give_back_freed_memory, warm_up
 from .session import AdaptedModel
 
@@ -15,8 +17,8 @@ from .session import AdaptedModel
 def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
     """Return what `edge-adapt predict --json` prints: class and confidence of every sample.
 
-    `accuracy` is null where the input does not name the true classes; bytes are null where they cannot be
-    measured.
+    `accuracy` is null where the input does not name the true classes; `dynamic_bytes` is the arena, measured
+    bytes are null where they cannot be measured.
 
     Raises:
         SupportError: samples that cannot be read or do not fit the model.
@@ -44,6 +46,7 @@ def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
         "classes": list(model.class_names),
         "converted": list(query.converted),
         "seconds": time.perf_counter() - start,
+        "dynamic_bytes": arena_layout(lower_predict(files.program, 1).programs[0])[1],
         "baseline_bytes": meter.baseline_bytes,
         "measured_peak_bytes": meter.peak_bytes,
         "process_peak_bytes": meter.process_peak_bytes,

@@ -80,6 +80,20 @@ def make_plan(files: BundleFiles, request: Request, support: SupportSet | None =
     )
 
 
+def check_plan(files: BundleFiles, plan: Plan) -> None:
+    """Raise UsageError if the plan was made for a network with other layers or shapes than this bundle's."""
+    tensors, known = files.program.tensors, {layer.name for layer in files.program.layers}
+    values = [value for one in plan.lowered.programs for value in one.values.values()]
+    odd = [
+        value.name for value in values if value.name in tensors and tensors[value.name].shape != value.shape
+    ]
+    odd += [name for step in plan.layers for name in step if name not in known]
+    if odd:
+        raise UsageError(
+            f"the plan does not fit {files.path} (it differs in {odd[0]}): plan with the bundle that is adapted"
+        )
+
+
 def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path) -> tuple[Plan, SupportSet]:
     """Read a support set within the budget's room for decoding, and plan again if it takes more than planned.
 

@@ -31,6 +31,7 @@ from .run import (
     Outcome,
     Request,
     adapt,
+    check_plan,
     engine_named,
     make_plan,
     probabilities,
@@ -117,6 +118,7 @@ class Bundle:
 
         Raises:
             SupportError: samples that do not fit the model or the plan.
+            UsageError: the plan was made for another network.
             NonFiniteError: a loss or gradient is NaN or infinite; names step and layer.
         """
         manifest = self.files.manifest
@@ -124,6 +126,7 @@ class Bundle:
             images, labels, manifest.input, manifest.classes, None if plan is None else plan.samples
         )
         chosen = plan or make_plan(self.files, self.request(samples=len(support)), support)
+        check_plan(self.files, chosen)
         outcome = adapt(self.files, engine_named(engine), lambda: (chosen, support), progress=progress)
         return self._adapted(outcome, engine)
 

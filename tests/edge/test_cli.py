@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edge_adapt.edge import Bundle
+from edge_adapt.edge.cli.progress import ProgressBar
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -126,7 +129,7 @@ def test_predict_names_class_and_confidence_of_every_file(home: Path) -> None:
         chances.max(axis=1), rel=1e-6
     )
     assert result["accuracy"] == (chances.argmax(axis=1) == labels).mean() == model.report["support_accuracy"]
-    assert result["measured_peak_bytes"] < 2 * 2**20
+    assert 0 < result["dynamic_bytes"] < result["measured_peak_bytes"] < 2 * 2**20
 
 
 def test_predict_takes_a_folder_without_labels(home: Path) -> None:
@@ -136,6 +139,17 @@ def test_predict_takes_a_folder_without_labels(home: Path) -> None:
     assert [row["file"] for row in result["predictions"]] == sorted(path.name for path in source.iterdir())
     assert result["accuracy"] is None
     assert "confidence" in edge_adapt(*arguments).stdout
+
+
+def test_progress_is_drawn_on_a_terminal_only(home: Path, tmp_path: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
+        with redirect_stderr(stream), ProgressBar() as bar:
+            Bundle.open(home / "bundle").adapt(*support_arrays(), progress=bar.show)
+        assert (f"step {NET.steps}/{NET.steps}" in stream.getvalue()) == drawn
 
 
 def test_inspect_prints_the_manifest(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,15 @@ def test_the_smallest_budget_an_error_names_is_met(bundle: Bundle) -> None:
 def test_arguments_that_mean_nothing_are_usage_errors(bundle: Bundle, arguments: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         bundle.plan(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_plan_of_another_network_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    for name, net in (("larger", replace(NET, size=16)), ("deeper", replace(NET, blocks=3))):
+        other = Bundle.open(write_bundle(tmp_path / name, net))
+        with pytest.raises(
+            UsageError, match="the plan does not fit .*: plan with the bundle that is adapted"
+        ):
+            bundle.adapt(*support_arrays(), plan=other.plan())
 
 
 def test_an_unknown_engine_is_a_usage_error(bundle: Bundle) -> None:
