@@ -90,7 +90,7 @@ def check_plan(files: BundleFiles, plan: Plan) -> None:
     odd += [name for step in plan.layers for name in step if name not in known]
     if odd:
         raise UsageError(
-            f"the plan does not fit {files.path} (it differs in {odd[0]}): plan with the bundle that is adapted"
+            f"the plan does not fit {files.path} (it differs in {odd[0]}): plan with this bundle"
         )
 
 
