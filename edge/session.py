@@ -150,7 +150,7 @@ class Bundle:
             request: from `request`.
             engine: the engine's name.
             progress: called after every micro-batch.
-            notify: called with one line where a person should know (a run continued, a leftover discarded).
+            notify: called with one line where a person should know (images converted, a run continued).
 
         Raises:
             UsageError: `output` exists and is not an adapted model.
@@ -173,6 +173,8 @@ class Bundle:
             progress,
             notify,
         )
+        for phrase in outcome.support.converted:
+            notify(f"{support}: {phrase}")
         model = self._adapted(outcome, engine, request)
         model.save(target)
         checkpoint.clear()

@@ -36,6 +36,8 @@ def predict(adapted: Path, bundle: Path, source: Path, threads: int, as_json: bo
     from ..session import Bundle
 
     result = predict_path(Bundle.open(bundle).load(adapted), source)
+    for phrase in result["converted"]:
+        note(f"{source}: {phrase}")
     if as_json:
         print_json(result)
         return

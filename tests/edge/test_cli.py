@@ -183,7 +183,8 @@ def test_support_of_other_sizes_is_converted_and_said(home: Path, tmp_path: Path
         folder = tmp_path / "photos" / f"{index % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (index * 20, 0, 0)).save(folder / f"{index}.jpg")
-    report = edge_adapt_json(
-        "run", home / "bundle", "--support", tmp_path / "photos", "-o", tmp_path / "adapted"
-    )
-    assert any("resized to 12x12" in line for line in report["converted"])
+    output = ("-o", tmp_path / "adapted")
+    done = edge_adapt("run", home / "bundle", "--support", tmp_path / "photos", *output, "--json")
+    notes = json.loads(done.stdout)["converted"]
+    assert any("resized to 12x12" in phrase for phrase in notes)
+    assert done.stderr.splitlines() == [f"{tmp_path / 'photos'}: {phrase}" for phrase in notes]
