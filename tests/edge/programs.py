@@ -76,29 +76,35 @@ class Net:
 
 def conv_program(net: Net = Net()) -> Program:
     """Build the whole adaptation: forward, loss, backward, attention, updates."""
-    b = Builder()
-    b.tensor("alpha", (net.steps, 2 * net.blocks + 1), "step-size")
-    b.tensor("images", ("N", net.colours, net.size, net.size), "input")
-    b.tensor("labels", ("N",), "input", "int64")
-    b.tensor("sample_weight", ("N",), "input")
-    b.tensor("class_mask", (net.classes,), "input")
+    b = _started(net, 2 * net.blocks + 1)
     x = "images"
     for block in range(1, net.blocks + 1):
         x = _forward_block(b, net, block, x)
     features = int(np.prod(b.tensors[x].shape[1:]))
     b.op("forward", "Flatten", [x], [b.tensor("flat", ("N", features))])
     b.layer("fc", "fc", {"weight": (net.classes, features), "bias": (net.classes,)})
-    logits = b.tensor("logits", ("N", net.classes))
-    b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [logits], "fc")
-    b.tensor("loss", (1,))
-    gradient = b.like("g::logits", logits)
-    b.op("loss", "SoftmaxCrossEntropy", [logits, "labels", "sample_weight", "class_mask"], ["loss", gradient])
-    _backward_head(b, gradient, x)
+    b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [b.tensor("logits", ("N", net.classes))], "fc")
+    _loss(b)
+    _backward_head(b, x)
     for block in range(net.blocks, 0, -1):
         _backward_block(b, net, block)
+    return _finished(b, net)
+
+
+def _started(net: Net, layers: int) -> Builder:
+    b = Builder()
+    b.tensor("alpha", (net.steps, layers), "step-size")
+    b.tensor("images", ("N", net.colours, net.size, net.size), "input")
+    b.tensor("labels", ("N",), "input", "int64")
+    b.tensor("sample_weight", ("N",), "input")
+    b.tensor("class_mask", (net.classes,), "input")
+    return b
+
+
+def _finished(b: Builder, net: Net) -> Program:
     inputs = {name: name for name in ("images", "labels", "sample_weight", "class_mask")}
     sections = {name: tuple(ops) for name, ops in b.sections.items()}
-    outputs = {"logits": logits, "loss": "loss"}
+    outputs = {"logits": "logits", "loss": "loss"}
     program = Program(b.tensors, sections, tuple(b.layers), inputs, outputs, net.steps)
     check_program(program)
     return program
@@ -123,7 +129,14 @@ def _forward_block(b: Builder, net: Net, block: int, x: str) -> str:
     return p
 
 
-def _backward_head(b: Builder, gradient: str, pooled: str) -> None:
+def _loss(b: Builder) -> None:
+    inputs = ["logits", "labels", "sample_weight", "class_mask"]
+    outputs = [b.tensor("loss", (1,)), b.like("g::logits", "logits")]
+    b.op("loss", "SoftmaxCrossEntropy", inputs, outputs)
+
+
+def _backward_head(b: Builder, pooled: str) -> None:
+    gradient = "g::logits"
     b.op("backward", "FcInputGrad", [gradient, "fc.weight"], [b.like("g::flat", "flat")], "fc")
     b.op("backward", "FcWeightGrad", ["flat", gradient, "sample_weight"], ["grad::fc.weight"], "fc")
     b.op("backward", "FcBiasGrad", [gradient, "sample_weight"], ["grad::fc.bias"], "fc")
@@ -156,6 +169,34 @@ def _attention_pair(b: Builder, net: Net, layer: str, x: str, gy: str) -> tuple[
     if net.rho is None:
         return "", ""
     return b.attention(layer, "fw", x, net.rho, net.keep), b.attention(layer, "bw", gy, 0.0, net.keep)
+
+
+def residual_program(net: Net = Net()) -> Program:
+    """Build r = relu(conv1(images)), s = r + conv2(r), flatten, fc: values with several readers."""
+    b = _started(net, 3)
+    maps = ("N", net.channels, net.size, net.size)
+    for name, channels in (("conv1", net.colours), ("conv2", net.channels)):
+        b.layer(name, "conv", {"weight": (net.channels, channels, 3, 3), "bias": (net.channels,)})
+    features = net.channels * net.size**2
+    b.layer("fc", "fc", {"weight": (net.classes, features), "bias": (net.classes,)})
+    for name in ("y1", "r", "y2", "s", "g::s", "g::r2", "g::r", "g::y1"):
+        b.tensor(name, maps)
+    b.tensor("mask", maps, "saved", "bit1")
+    b.op("forward", "Conv", ["images", "conv1.weight", "conv1.bias"], ["y1"], "conv1", **CONV)
+    b.op("forward", "Relu", ["y1"], ["r", "mask"])
+    b.op("forward", "Conv", ["r", "conv2.weight", "conv2.bias"], ["y2"], "conv2", **CONV)
+    b.op("forward", "Add", ["r", "y2"], ["s"])
+    b.op("forward", "Flatten", ["s"], [b.tensor("flat", ("N", features))])
+    b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [b.tensor("logits", ("N", net.classes))], "fc")
+    _loss(b)
+    _backward_head(b, "s")
+    b.op("backward", "ConvInputGrad", ["g::s", "conv2.weight"], ["g::r2"], "conv2", **CONV)
+    b.op("backward", "Add", ["g::s", "g::r2"], ["g::r"])
+    b.op("backward", "ReluGrad", ["g::r", "mask"], ["g::y1"])
+    for conv, x, gy in (("conv2", "r", "g::s"), ("conv1", "images", "g::y1")):
+        b.op("backward", "ConvWeightGrad", [x, gy, "sample_weight"], [f"grad::{conv}.weight"], conv, **CONV)
+        b.op("backward", "ConvBiasGrad", [gy, "sample_weight"], [f"grad::{conv}.bias"], conv)
+    return _finished(b, net)
 
 
 @dataclass

@@ -26,7 +26,15 @@ from edge_adapt.edge.program import Program
 from edge_adapt.edge.reference.interpret import interpret
 from numpy.typing import NDArray
 
-from .programs import DictWeights, Net, RandomSupport, conv_program, random_support, random_weights
+from .programs import (
+    DictWeights,
+    Net,
+    RandomSupport,
+    conv_program,
+    random_support,
+    random_weights,
+    residual_program,
+)
 
 Array = NDArray[Any]
 SAMPLES, STEPS = 11, 3
@@ -108,6 +116,18 @@ def test_steps_equal_the_interpreter_in_float64(net: Net, frozen: tuple[str, ...
     assert largest_difference(result.updated, truth) < 1e-5
     assert result.losses == pytest.approx(losses, abs=1e-5)
     assert (result.steps_done, result.measured_dynamic_bytes) == (STEPS, None)
+
+
+@pytest.mark.parametrize("frozen", [(), ("conv1",), ("conv2",), ("conv1", "conv2"), ("fc",)])
+@pytest.mark.parametrize("micro_batch", [1, 4, SAMPLES])
+def test_a_residual_network_equals_the_interpreter(frozen: tuple[str, ...], micro_batch: int) -> None:
+    program = residual_program()
+    weights, support = frozen_weights(program, *frozen), random_support(samples=SAMPLES)
+    weights.tensors["alpha"] /= 10
+    truth, losses = interpreted(program, weights, support)
+    result = adapt(program, weights, support, micro_batch)
+    assert largest_difference(result.updated, truth) < 1e-5
+    assert result.losses == pytest.approx(losses, abs=1e-5)
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
