@@ -53,13 +53,13 @@ def plan_profiles(profiles: Sequence[Profile], alignment: int = 1) -> Layout:
     """Place every buffer at the lowest offset free for its lifetime, in several orders; keep the best.
 
     Orders by area, size, duration and time come first, then seeded variations of the first two, until the
-    peak is within CLOSE of the largest sum of simultaneously live bytes, which nothing can beat. Never worse
-    than `plan_naive`, and the same input gives the same layout.
+    peak is within CLOSE of the largest sum of simultaneously live bytes, which nothing can beat, or at that
+    sum with sizes rounded up to the alignment. Never worse than `plan_naive`; deterministic.
     """
     if not profiles:
         return Layout((), 0)
     heights = _heights(profiles)
-    enough = live_bytes(profiles) * CLOSE
+    enough = max(live_bytes(profiles) * CLOSE, live_bytes(profiles, alignment))
     best = plan_naive(profiles, alignment)
     for order in _orders(profiles):
         if best.peak <= enough:
@@ -70,13 +70,17 @@ def plan_profiles(profiles: Sequence[Profile], alignment: int = 1) -> Layout:
     return best
 
 
-def live_bytes(profiles: Sequence[Profile]) -> int:
-    """Return the maximum over time of the sum of live bytes: a lower bound on any layout's peak."""
+def live_bytes(profiles: Sequence[Profile], multiple: int = 1) -> int:
+    """Return the maximum over time of the sum of live bytes: a lower bound on any layout's peak.
+
+    Sizes are rounded up to `multiple` first.
+    """
     events: dict[int, int] = {}
     for profile in profiles:
         for segment in profile:
-            events[segment.first] = events.get(segment.first, 0) + segment.bytes
-            events[segment.last + 1] = events.get(segment.last + 1, 0) - segment.bytes
+            size = _round_up(segment.bytes, multiple)
+            events[segment.first] = events.get(segment.first, 0) + size
+            events[segment.last + 1] = events.get(segment.last + 1, 0) - size
     live = peak = 0
     for time in sorted(events):
         live += events[time]
