@@ -6,7 +6,9 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from textwrap import shorten
 
 import torch
 from onnx import ModelProto
@@ -58,7 +60,7 @@ def to_onnx(module: nn.Module, sample_shape: tuple[int, ...]) -> ModelProto:
             )
     except Exception as error:
         cause = _root(error)
-        text = " ".join(str(cause).split())[:300]
+        text = shorten(str(cause), 200)
         raise ExportError(
             f"{type(module).__name__}: torch cannot export this module ({type(cause).__name__}: {text})"
         ) from error
@@ -75,11 +77,11 @@ def _root(error: BaseException) -> BaseException:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, all log records and Python warnings, for the duration."""
+    """Silence the exporter for the duration: what it prints and logs, and Python warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -19,10 +19,10 @@ def source_of_run(run: TrainedRun) -> Source:
         ExportError: parts of the run do not fit together.
     """
     layers = tuple(layer.name for layer in run.layers)
-    method = run.config.method
+    method = run.parts.method.config
     caps = [[0] * len(run.alpha) if cap is None else cap for cap in run.caps]
     return Source(
-        name="-".join((run.config.backbone, run.config.data.name, method.name)),
+        name="-".join((run.config.backbone, run.config.data.name, run.config.method.name)),
         module=run.module(),
         input=run.spec,
         layer_names=layers,

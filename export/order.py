@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..edge.program import Op, Program
 
-_PRIORITY = ("forward", "loss", "attention", "backward", "update")
+_PRIORITY = ("attention", "forward", "loss", "backward", "update")
 _GIVEN = ("param", "step-size", "attention-param", "input")
 
 

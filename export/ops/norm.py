@@ -14,43 +14,46 @@ from .rule import Extra, Match, Rule, integer, number
 
 
 def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
-    """Recognise Add(Mul(Reshape(InstanceNormalization(Reshape(x))), scale), bias), in either order."""
-    if node.op_type != "Add":
-        return None
-    product, bias = _operands(graph, node)
-    inner = graph.producer(product, "Mul") if bias else None
-    if inner is None:
-        return None
-    back, scale = _operands(graph, inner)
-    reshape = graph.producer(back, "Reshape") if scale else None
-    norm = graph.producer(reshape.input[0], "InstanceNormalization") if reshape else None
-    split = graph.producer(norm.input[0], "Reshape") if norm else None
-    if norm is None or split is None:
-        return None
-    return _normalised(graph, norm, split, (scale, bias))
+    """Recognise Add(Mul(Reshape(InstanceNormalization(Reshape(x))), scale), bias), either way around."""
+    for product, bias in _either_order(node, "Add"):
+        for normal, scale in _either_order(graph.producer(product), "Mul"):
+            back = graph.producer(normal, "Reshape")
+            norm = graph.producer(back.input[0], "InstanceNormalization") if back else None
+            split = graph.producer(norm.input[0], "Reshape") if norm else None
+            if norm is not None and split is not None:
+                return _normalised(graph, norm, split, (graph.parameter(scale), graph.parameter(bias)))
+    return None
 
 
-def _operands(graph: ForwardGraph, node: NodeProto) -> tuple[str, str]:
-    """(computed operand, parameter name) of a commutative node; the name is "" where there is none."""
-    for value, other in (tuple(node.input), tuple(node.input)[::-1]):
-        if name := graph.parameter(other):
-            return value, name
-    return node.input[0], ""
+def _either_order(node: NodeProto | None, kind: str) -> list[tuple[str, str]]:
+    """Both orders of the two inputs of a node of this kind, else none."""
+    if node is None or node.op_type != kind:
+        return []
+    first, second = node.input
+    return [(first, second), (second, first)]
 
 
-def _normalised(graph: ForwardGraph, norm: NodeProto, split: NodeProto, params: tuple[str, str]) -> Match:
-    x = split.input[0]
+def _normalised(
+    graph: ForwardGraph, norm: NodeProto, split: NodeProto, params: tuple[str | None, str | None]
+) -> Match:
+    x, (scale, bias) = split.input[0], params
     shape, target = graph.shape(x), graph.constant(split.input[1])
-    ones, zeros = graph.constant(norm.input[1]), graph.constant(norm.input[2])
-    plain = ones is not None and zeros is not None and np.all(ones == 1) and np.all(zeros == 0)
-    if target is None or len(target) != 3 or int(shape[1]) % int(target[1]) or not plain:
+    if target is None or len(target) != 3 or int(shape[1]) % int(target[1]) or not _is_plain(graph, norm):
         raise ExportError(
             f"node {norm.name!r} (InstanceNormalization) is not a GroupNorm; use torch.nn.GroupNorm"
         )
+    if scale is None or bias is None:
+        raise ExportError(f"node {norm.name!r}: a GroupNorm without weight and bias; use affine=True")
     groups = int(target[1])
-    eps = float(np.float32(attributes(norm).get("epsilon", 1e-5)))
+    eps = float(f"{attributes(norm).get('epsilon', 1e-5):.7g}")
     extras = (Extra("x_hat", shape), Extra("inv_std", (BATCH, groups)))
-    return Match((x,), params, 5, {"groups": groups, "eps": float(f"{eps:.7g}")}, extras)
+    return Match((x,), (scale, bias), 5, {"groups": groups, "eps": eps}, extras)
+
+
+def _is_plain(graph: ForwardGraph, norm: NodeProto) -> bool:
+    """Whether an InstanceNormalization's own scale is 1 and its bias 0."""
+    ones, zeros = graph.constant(norm.input[1]), graph.constant(norm.input[2])
+    return ones is not None and zeros is not None and bool(np.all(ones == 1) and np.all(zeros == 0))
 
 
 def _gradient(tape: Tape, op: Op) -> None:

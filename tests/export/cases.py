@@ -65,6 +65,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
         lambda: stack(flat=nn.Flatten(), a=nn.Linear(8, 6, bias=False), relu=nn.ReLU(), head=nn.Linear(6, 3)),
         (2, 2, 2)),
     "residual": (Residual, (2, 5, 5)),
+    "conv-norm": (
+        lambda: stack(a=nn.Conv2d(2, 6, 3), n=nn.GroupNorm(2, 6), flat=nn.Flatten(), head=nn.Linear(54, 4)),
+        (2, 5, 5)),
 }  # fmt: skip
 
 
@@ -100,6 +103,12 @@ class Example:
         return [name for layer in self.program.layers for name in layer.grads]
 
 
+@cache
+def captured(module: nn.Module, shape: tuple[int, ...]) -> Program:
+    """The forward program; weights are not part of it, so a module is captured once."""
+    return capture(module, shape)
+
+
 def example(
     module: nn.Module, shape: tuple[int, ...], *, attended: bool, settings: AttentionSettings | None = None,
     samples: int = 4, hidden: int | None = None, seed: int = 0,
@@ -108,15 +117,19 @@ def example(
     settings = settings or AttentionSettings()
     attention = random_attention(module, seed + 1, hidden) if attended else {}
     rng = np.random.default_rng(seed)
-    program = differentiate(capture(module, shape), layer_attention(attention, settings), steps=2)
+    program = differentiate(captured(module, shape), layer_attention(attention, settings), steps=2)
     classes = int(program.tensors[program.outputs["logits"]].shape[1])
     labels = rng.integers(0, classes, samples)
     return Example(module, program, rng.normal(size=(samples, *shape)), labels, attention, settings)
 
 
 @cache
-def case(name: str, attended: bool) -> Example:
-    build, shape = CASES[name]
+def built(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return example(build(), shape, attended=attended)
+        return CASES[name][0]()
+
+
+@cache
+def case(name: str, attended: bool) -> Example:
+    return example(built(name), CASES[name][1], attended=attended)

@@ -9,7 +9,7 @@ from edge_adapt.edge.reference.interpret import interpret
 from edge_adapt.export.source import AttentionSettings
 from torch import nn
 
-from .cases import CASES, Example, case, example, stack
+from .cases import CASES, Example, built, case, example, stack
 from .truth import Truth, truth
 
 TOLERANCE = 1e-8
@@ -66,8 +66,7 @@ def test_attention_scales_every_samples_own_gradient(name):
     ids=str,
 )
 def test_attention_settings_reach_the_program(settings):
-    torch.manual_seed(5)
-    module = stack(a=nn.Conv2d(2, 6, 3), n=nn.GroupNorm(2, 6), flatten=nn.Flatten(), head=nn.Linear(54, 4))
+    module = built("conv-norm")
     attended = example(module, (2, 5, 5), attended=True, settings=settings, hidden=3)
     check(
         attended,

@@ -14,7 +14,7 @@ from edge_adapt.export.ops import RULES
 from edge_adapt.export.source import AttentionSettings
 from torch import nn
 
-from .cases import CASES, case, example, stack
+from .cases import CASES, built, case, example, stack
 from .ort import run_model, run_program
 from .truth import truth
 
@@ -47,8 +47,7 @@ def test_loss_logits_and_gradients_are_those_of_autograd(name, attended):
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.9])
 def test_channel_selection_is_that_of_the_algorithm(rho, cap):
     settings = AttentionSettings(rho, rho, cap)
-    torch.manual_seed(5)
-    module = stack(a=nn.Conv2d(2, 6, 3), n=nn.GroupNorm(2, 6), flatten=nn.Flatten(), head=nn.Linear(54, 4))
+    module = built("conv-norm")
     one = example(module, (2, 5, 5), attended=True, settings=settings, samples=12)
     expected = truth(module, one.images, one.labels, attention=one.attention, settings=settings)
     assert_close(run_program(one, expected.gammas), expected.gammas)
