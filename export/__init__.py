@@ -25,15 +25,20 @@ def export_bundle(run: str | PathLike[str] | Source, out: str | PathLike[str]) -
         The bundle's directory.
 
     Raises:
-        ExportError: the model cannot be exported (names the node and the remedy); nothing is written.
-        ConfigError: `run` is not a finished run directory.
+        ExportError: `run` is no finished run, or the model cannot be exported (names the node and the
+            remedy); nothing is written.
         UsageError: `out` exists and is not a bundle.
     """
-    from ..cloud import load_run
+    from ..cloud import ConfigError, load_run
     from .bundle import check_target, write_bundle
     from .from_run import source_of_run
 
     target = Path(out)
     check_target(target)
-    write_bundle(source_of_run(load_run(run)) if isinstance(run, (str, PathLike)) else run, target)
+    if isinstance(run, (str, PathLike)):
+        try:
+            run = source_of_run(load_run(run))
+        except ConfigError as error:
+            raise ExportError(str(error)) from error
+    write_bundle(run, target)
     return target

@@ -29,8 +29,20 @@ def adaptation(source: Source) -> Program:
     """
     forward = capture(source.module, source.input.shape, source.layer_names)
     attention = layer_attention(source.attention, source.settings)
+    _check_norms(forward, attention)
     whole = differentiate(forward, attention, len(source.alpha))
     return apply(DropFrozenAttention(source.updated_layers), whole).program
+
+
+def _check_norms(forward: Program, attention: Mapping[str, LayerAttention]) -> None:
+    for op in forward.ops():
+        if op.kind != "GroupNorm" or op.layer not in attention:
+            continue
+        if forward.tensors[op.inputs[0]].shape[1] == op.attrs["groups"]:
+            raise ExportError(
+                f"layer {op.layer!r}: attention needs more than one channel per group (its pooled input would "
+                "always be 0); use fewer groups"
+            )
 
 
 def layer_attention(

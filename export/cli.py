@@ -33,8 +33,6 @@ def command(run: Path, out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    from ..cloud import ConfigError
-
     try:
         command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.ClickException as error:
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except EdgeAdaptError as error:
         return _failed(error, error.exit_code)
-    except (ConfigError, OSError) as error:
+    except OSError as error:
         return _failed(error, 1)
     except (KeyboardInterrupt, click.Abort):
         return _failed("interrupted", INTERRUPTED)

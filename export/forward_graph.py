@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ class ForwardGraph:
             )
         self._model = model
         self.input, self.output = graph.input[0].name, graph.output[0].name
-        self.params = params
+        self.params = params.intersection(tensor.name for tensor in graph.initializer)
         self._producers = {name: node for node in graph.node for name in node.output}
         self._positions = {name: at for at, node in enumerate(graph.node) for name in node.output}
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -125,11 +124,9 @@ class ForwardGraph:
                 return str(path[-2] or path[-1])
         return str(node.name)
 
-    def weights(self) -> Iterator[tuple[str, Shape]]:
-        """Names and shapes of the parameters."""
-        for name in self._initializers:
-            if name in self.params:
-                yield name, tuple(self._initializers[name].dims)
+    def param_shape(self, name: str) -> Shape:
+        """Shape of a parameter."""
+        return tuple(self._initializers[name].dims)
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

@@ -27,16 +27,23 @@ def import_forward(model: ModelProto, params: frozenset[str], layer_names: tuple
     """
     graph = ForwardGraph(model, params)
     tensors = {INPUT: Tensor(INPUT, graph.shape(graph.input), role="input")}
-    tensors.update((name, Tensor(name, shape, role="param")) for name, shape in graph.weights())
+    tensors.update(
+        (name, Tensor(name, graph.param_shape(name), role="param")) for name in sorted(graph.params)
+    )
     names = {graph.input: INPUT}
     ops = [_program_op(graph, names, tensors, found) for found in _recognise(graph)]
+    logits = names[graph.resolve(graph.output)]
+    if len(tensors[logits].shape) != 2:
+        raise ExportError(
+            f"the module's output has shape {tensors[logits].shape}; expected logits (N, classes)"
+        )
     used = {name for op in ops for name in (*op.inputs, *op.outputs)}
     return Program(
         tensors={name: tensor for name, tensor in tensors.items() if name in used},
         sections={"forward": tuple(ops)},
         layers=_layers(ops, layer_names),
         inputs={INPUT: INPUT},
-        outputs={"logits": names[graph.resolve(graph.output)]},
+        outputs={"logits": logits},
         steps=0,
     )
 

@@ -89,10 +89,10 @@ class Source:
             expected = (len(self.alpha), len(self.layer_names))
             if table is not None and table.shape != expected:
                 raise ExportError(f"{name}: expected shape {expected} (steps, layers), got {table.shape}")
+            if table is not None and not np.all(np.isfinite(table)):
+                raise ExportError(f"{name}: has values that are not finite; the training diverged")
         if unknown := set(self.attention) - set(self.layer_names):
             raise ExportError(f"attention for unknown layers: {', '.join(sorted(unknown))}")
-        if not np.all(np.isfinite(self.alpha)):
-            raise ExportError("alpha: the step sizes are not finite; the training diverged")
 
     @property
     def updated_layers(self) -> frozenset[str]:

@@ -42,8 +42,8 @@ def _normalised(
         raise ExportError(
             f"node {norm.name!r} (InstanceNormalization) is not a GroupNorm; use torch.nn.GroupNorm"
         )
-    if scale is None or bias is None:
-        raise ExportError(f"node {norm.name!r}: a GroupNorm without weight and bias; use affine=True")
+    if scale is None or bias is None or not graph.param_shape(scale) == graph.param_shape(bias) == shape[1:2]:
+        raise ExportError(f"node {norm.name!r}: a GroupNorm without its own weight and bias; use affine=True")
     groups = int(target[1])
     eps = float(f"{attributes(norm).get('epsilon', 1e-5):.7g}")
     extras = (Extra("x_hat", shape), Extra("inv_std", (BATCH, groups)))

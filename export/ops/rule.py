@@ -62,13 +62,12 @@ class Rule:
 
 def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[str, str] | None:
     """Names of the parameters a node reads after its input; a bias that is absent or all zeros is ""."""
-    weight, *bias = node.input[1:]
-    names = graph.parameter(weight), graph.parameter(bias[0]) if bias else ""
-    if names[0] is None:
+    names = [graph.resolve(name) for name in node.input[1:]]
+    if not names or not graph.params.issuperset(names[:1]):
         return None
-    if names[1] is not None:
-        return names[0], names[1]
-    constant = graph.constant(bias[0])
+    if not names[1:] or graph.params.issuperset(names[1:]):
+        return names[0], "".join(names[1:])
+    constant = graph.constant(names[1])
     return None if constant is None or constant.any() else (names[0], "")
 
 

@@ -18,7 +18,7 @@ def _match_flatten(graph: ForwardGraph, node: NodeProto) -> Match | None:
         return None
     before, after = graph.shape(node.input[0]), graph.shape(node.output[0])
     flat = (BATCH, prod(int(axis) for axis in before[1:]))
-    return Match((node.input[0],)) if before[0] == BATCH and len(before) == 4 and after == flat else None
+    return Match((node.input[0],)) if before[0] == BATCH and after == flat else None
 
 
 def _flatten_gradient(tape: Tape, op: Op) -> None:

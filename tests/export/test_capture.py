@@ -19,6 +19,7 @@ from torch import nn
 
 from .cases import Residual, stack
 from .conv4 import conv4_source
+from .truth import random_attention
 
 
 class Nested(nn.Module):
@@ -39,6 +40,18 @@ class Twice(nn.Module):
 
     def forward(self, x):
         return self.head(self.conv(self.conv(x)).flatten(1))
+
+
+class Reshaped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = nn.Linear(27, 4)
+        self.head = nn.Linear(36, 3)
+
+    def forward(self, x):
+        return self.head(
+            nn.functional.conv2d(x, self.flat.weight.reshape(4, 3, 3, 3), self.flat.bias).flatten(1)
+        )
 
 
 class Branching(nn.Module):
@@ -92,6 +105,8 @@ HOSTILE = {
         r"\(Pad\) of module 'part0'",
     ),
     "transposed": (headed(nn.ConvTranspose2d(3, 2, 3), features=98), r"\(ConvTranspose\) of module 'part0'"),
+    "reshaped-weight": (Reshaped(), r"\(Conv\): expected .* module parameters as weight"),
+    "no-logits": (nn.Sequential(nn.Conv2d(3, 3, 5)), r"output has shape \('N', 3, 1, 1\); expected logits"),
     "layer-used-twice": (Twice(), r"layer 'conv' is used more than once"),
     "data-dependent-branch": (Branching(), r"Branching: torch cannot export this module"),
     "loose-parameter": (Loose(), r"\(Mul\) of module 'mul'"),
@@ -208,13 +223,23 @@ def test_the_program_survives_json():
         ({"alpha": np.zeros((3, 4), np.float32)}, r"alpha: expected shape \(3, 9\).*got \(3, 4\)"),
         ({"alpha": np.full((3, 9), np.nan, np.float32)}, "not finite"),
         ({"caps": np.zeros((2, 9), np.int64)}, r"caps: expected shape \(3, 9\)"),
+        ({"benefits": np.full((3, 9), np.inf)}, "benefits: has values that are not finite"),
         ({"attention": {"other": {}}}, "attention for unknown layers: other"),
     ],
-    ids=["alpha-shape", "alpha-nan", "caps-shape", "attention-layer"],
+    ids=["alpha-shape", "alpha-nan", "caps-shape", "benefits-inf", "attention-layer"],
 )
 def test_a_source_that_does_not_fit_together_is_refused(change, message):
     with pytest.raises(ExportError, match=message):
         Source(**{**vars(conv4_source()), **change})
+
+
+def test_attention_on_a_norm_of_single_channels_is_refused():
+    module = headed(nn.Conv2d(3, 4, 3), nn.GroupNorm(4, 4), features=36)
+    layers = ("part0", "part1", "head")
+    spec = InputSpec(3, 5, 5, (0.0,) * 3, (1.0,) * 3)
+    source = Source("t", module, spec, layers, np.ones((1, 3), np.float32), random_attention(module, 0))
+    with pytest.raises(ExportError, match="'part1': attention needs more than one channel per group"):
+        adaptation(source)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
