@@ -40,7 +40,7 @@ def slots(layers: Sequence[Layer]) -> dict[str, int]:
 
 
 def init_attention(layers: Sequence[Layer], ratio: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Parameters of all modules, hidden width max(1, C // ratio), uniform in +-1/sqrt(inputs) as nn.Linear."""
+    """Parameters of all modules, hidden width max(1, C // ratio), uniform in +-1/sqrt(inputs)."""
     params: dict[str, Tensor] = {}
     for key, channels in slots(layers).items():
         hidden = max(1, channels // ratio)
@@ -52,7 +52,7 @@ def init_attention(layers: Sequence[Layer], ratio: int, generator: torch.Generat
 
 
 def kept_bound(channels: int, rho: float, cap: int | None = None) -> int:
-    """Most channels that clipping can keep: max(1, C - ceil(rho * C)) in integers, and never above the cap."""
+    """Most channels that clipping can keep: max(1, C - ceil(rho * C)) in integers, at most the cap."""
     dropped = math.ceil(Fraction(str(rho)) * channels)
     return max(1, min(channels - dropped, channels if cap is None else cap))
 
@@ -102,7 +102,9 @@ class _Stack:
         w1, b1, w2, b2 = self.params
         hidden = torch.baddbmm(b1.unsqueeze(1), p, w1.mT).relu()
         logits = torch.baddbmm(b2.unsqueeze(1), hidden, w2.mT)
-        return (logits if samples is None else logits.unflatten(1, (samples, -1)).mean(1)).softmax(-1)
+        if samples is not None:
+            logits = logits.reshape(len(logits), samples, -1, p.shape[-1]).mean(1)
+        return logits.softmax(-1)
 
 
 class Attention:

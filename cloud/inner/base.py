@@ -45,8 +45,8 @@ class Meta:
 
     learned: weights under their module names, `alpha` (K, L) where it is learned, and
         `attention.LAYER.fw|bw.hidden|out.weight|bias`.
-    fixed: what the optimizer never touches: `alpha` (K, L) where it is not learned, `open` (L,) with 0 for layers
-        frozen at every step, `benefit` (L,) a running mean of each layer's first-order loss decrease.
+    fixed: what the optimizer never touches: `alpha` (K, L) where it is not learned, `open` (L,) with 0 for
+        layers frozen at every step, `benefit` (L,) a running mean of each layer's first-order loss decrease.
     "Which layers" has one representation: an exact zero in alpha.
     """
 

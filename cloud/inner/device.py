@@ -1,4 +1,4 @@
-"""Adaptation exactly as the device does it: per-sample attention, mean of gamma_n * g_n, frozen layers skipped."""
+"""Adaptation as the device does it: per-sample attention, mean of gamma_n * g_n, frozen layers skipped."""
 
 from __future__ import annotations
 

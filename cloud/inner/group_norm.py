@@ -1,8 +1,8 @@
 """GroupNorm with per-task scale and shift, differentiable twice in few passes over the map.
 
-Layout as in `ops`: row n*T + t is sample n of task t, so T tasks with scales of their own are one GroupNorm over
-T*C channels and T*G groups. The second derivatives are linear combinations of three maps (input, output gradient,
-its gradient) whose coefficients are sums per row and channel: each map is read a fixed, small number of times.
+Layout as in `ops`: row n*T + t is sample n of task t, so T tasks with scales of their own are one GroupNorm
+over T*C channels and T*G groups. The second derivatives are linear combinations of three maps (input, output
+gradient, its gradient) whose coefficients are sums per row and channel: each map is read a few times.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Normed(NamedTuple):
 
 def group_norm(x: Tensor, w: Tensor, b: Tensor, groups: int, eps: float) -> Normed:
     """Normalise rows x (N*T, C, ...), then scale and shift by w and b, (T, C) or shared (C,)."""
-    y, mean, r = _Norm.apply(x, w, b, groups, eps)
+    y, mean, r = _norm(x, w, b, groups, eps)
     return Normed(y, mean.reshape(len(x), groups), r.reshape(len(x), groups))
 
 
 def pooled_normalised(x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     """Mean over pixels of the normalised rows, (N*T, C); differentiable once, by the outer pass."""
-    y: Tensor = _PooledNormalised.apply(x, mean, r)
+    y: Tensor = _pooled(x, mean, r)
     return y
 
 
@@ -43,7 +43,8 @@ def _wide(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _sums(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b).unsqueeze(-1)
+    products: Tensor = torch.linalg.vecdot(a, b)
+    return products.unsqueeze(-1)
 
 
 class _Norm(Function):
@@ -64,7 +65,7 @@ class _Norm(Function):
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> Any:
-        return *_NormGradient.apply(*ctx.saved_tensors, grads[0]), None, None
+        return *_gradient(*ctx.saved_tensors, grads[0]), None, None
 
 
 class _NormGradient(Function):
@@ -95,10 +96,9 @@ class _NormGradient(Function):
     @once_differentiable
     def backward(ctx: Context, *grads: Tensor) -> Any:
         x, mean, r, w, gy = ctx.saved_tensors
-        maps = (_wide(value.contiguous(), w) for value in (x, gy, grads[0]))
-        to_x, to_w, to_gy = _second(
-            *maps, mean, r, w.reshape(1, -1, 1), *(g.reshape(1, -1, 1) for g in grads[1:])
-        )
+        wide_x, wide_g, wide_v = (_wide(value.contiguous(), w) for value in (x, gy, grads[0]))
+        wide_w, vw, vb = (value.reshape(1, -1, 1) for value in (w, grads[1], grads[2]))
+        to_x, to_w, to_gy = _second(wide_x, wide_g, wide_v, mean, r, wide_w, vw, vb)
         return to_x.reshape(x.shape), None, None, to_w.reshape(w.shape), to_gy.reshape(x.shape)
 
 
@@ -155,3 +155,8 @@ def _second(
     constant = r * (r * m2 * p1 - average(along * s1)) + slope * r * mean
     to_x = torch.addcmul(constant, v, -r * r * m2).addcmul_(g, r * along).addcmul_(x, -slope * r)
     return to_x, to_w, to_gy
+
+
+_norm: Any = _Norm.apply
+_gradient: Any = _NormGradient.apply
+_pooled: Any = _PooledNormalised.apply

@@ -67,18 +67,22 @@ class ConvKind:
         self.source = group[:, None] * per_group + torch.arange(per_group)
 
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        """Run on input rows x."""
         y = ops.conv(x, weights[0], _optional(weights), self.geometry, wanted)
         return Ran(y, lambda: pooled(x, self.channel_axis))
 
     def seen(self, x: Tensor) -> Tensor:
+        """The input itself."""
         return x
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        """Multiply per-task gradients by gamma."""
         spread = fw[:, None, :] if self.geometry.groups == 1 else fw[:, self.source.to(fw.device)]
         gamma = bw[:, :, None] * spread
         return [grads[0] * gamma[..., None, None], *_scaled_bias(grads, bw)]
 
     def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        """Sum the gradient over samples."""
         grads = [ops.conv_weight_gradient(seen, gy, weights[0], self.geometry)]
         rows = gy.reshape(-1, *weights[0].shape[:2], *gy.shape[2:])
         return grads + [rows.sum((0, 3, 4)) for _ in weights[1:]]
@@ -90,15 +94,19 @@ class FcKind:
     channel_axis = -1
 
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        """Run on input rows x."""
         return Ran(ops.linear(x, weights[0], _optional(weights)), lambda: pooled(x, self.channel_axis))
 
     def seen(self, x: Tensor) -> Tensor:
+        """The input itself."""
         return x
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        """Multiply per-task gradients by gamma."""
         return [grads[0] * (bw[:, :, None] * fw[:, None, :]), *_scaled_bias(grads, bw)]
 
     def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        """Sum the gradient over samples."""
         tasks, outputs, inputs = weights[0].shape
         rows = gy.reshape(-1, tasks, gy[0].numel() // outputs, outputs)
         grad = torch.einsum("ntpo,ntpf->tof", rows, seen.reshape(*rows.shape[:3], inputs))
@@ -114,16 +122,20 @@ class NormKind:
         self.groups, self.eps = part.num_groups, part.eps
 
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        """Run on input rows x."""
         y, mean, r = group_norm(x, weights[0], weights[1], self.groups, self.eps)
         return Ran(y, lambda: pooled_normalised(x, mean, r))
 
     def seen(self, x: Tensor) -> Tensor:
+        """The normalised input."""
         return nn.functional.group_norm(x, self.groups, eps=self.eps)
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
+        """Multiply per-task gradients by gamma."""
         return [grads[0] * fw * bw, *_scaled_bias(grads, bw)]
 
     def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
+        """Sum the gradient over samples."""
         shape = (-1, *weights[0].shape, gy[0, 0].numel())
         rows = gy.reshape(shape)
         return [torch.linalg.vecdot(rows, seen.reshape(shape)).sum(0), rows.sum((0, 3))]

@@ -50,7 +50,8 @@ class Network:
 
     def input_of(self, index: int) -> str:
         """Name of the graph node that a layer reads."""
-        return self._inputs[index]
+        name: str = self._inputs[index]
+        return name
 
     def kind(self, index: int) -> LayerKind:
         """The layer's arithmetic on many tasks."""
@@ -85,16 +86,14 @@ class Network:
         return [values[name] for name in wanted]
 
     def _execute(self, node: fx.Node, values: dict[str, Any], call: LayerCall) -> Any:
-        args = fx.node.map_arg(node.args, lambda source: values[source.name])
-        kwargs = fx.node.map_arg(node.kwargs, lambda source: values[source.name])
+        args: Any = fx.node.map_arg(node.args, lambda source: values[source.name])
+        kwargs: Any = fx.node.map_arg(node.kwargs, lambda source: values[source.name])
         target: Any = node.target
         if node.op == "call_module":
             index = self._index.get(str(target))
-            return (
-                self._graph.get_submodule(str(target))(*args, **kwargs)
-                if index is None
-                else call(index, args[0])
-            )
+            if index is not None:
+                return call(index, args[0])
+            return self._graph.get_submodule(str(target))(*args, **kwargs)
         if node.op == "call_function":
             return target(*args, **kwargs)
         if node.op == "call_method":
@@ -123,4 +122,5 @@ class Network:
 
 def forward(network: Network, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Logits of the plain module with these weights, x (N, C, H, W)."""
-    return torch.func.functional_call(network.module, dict(weights), (x,))
+    logits: Tensor = torch.func.functional_call(network.module, dict(weights), (x,))
+    return logits

@@ -1,12 +1,13 @@
 """Layers on many tasks at once, cheap to differentiate twice.
 
-Layout: sample n of task t is row n*T + t of the batch, so that a map (N*T, C, H, W) is, without copying, the map
-(N, T*C, H, W) of one convolution with T groups: per-task weights (T, O, I, h, w) cost one grouped convolution.
-Weights without the task dimension are shared by all rows.
+Layout: sample n of task t is row n*T + t of the batch, so that a map (N*T, C, H, W) is, without copying, the
+map (N, T*C, H, W) of one convolution with T groups: per-task weights (T, O, I, h, w) cost one grouped
+convolution. Weights without the task dimension are shared by all rows.
 
-A convolution is linear in input, weight and output gradient; its two gradients are the same kind of function, so
-three autograd functions that differentiate into each other give second derivatives with no work beyond the
-convolutions that the mathematics needs. (torch's own double backward convolves with kernels as large as the image.)
+A convolution is linear in input, weight and output gradient; its two gradients are the same kind of function,
+so three autograd functions that differentiate into each other give second derivatives with no work beyond the
+convolutions that the mathematics needs. (torch's own double backward convolves with kernels as large as the
+image.)
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class _Conv(Function):
         inner = torch.is_grad_enabled()
         need_x = ctx.needs_input_grad[0] and (ctx.wanted.input or not inner)
         need_w = ctx.needs_input_grad[1] and (ctx.wanted.weight or not inner)
-        gx = _ConvInput.apply(x, w, gy, ctx.geometry) if need_x else None
-        gw = _ConvWeight.apply(x, w, gy, ctx.geometry) if need_w else None
+        gx = _conv_input(x, w, gy, ctx.geometry) if need_x else None
+        gw = _conv_weight(x, w, gy, ctx.geometry) if need_w else None
         need_b = ctx.bias_shape is not None and need_w
         gb = _widen(gy, w).sum((0, 2, 3)).reshape(ctx.bias_shape) if need_b else None
         return gx, gw, gb, None, None
@@ -136,9 +137,14 @@ class _ConvWeight(Function):
         return gx, None, _convolve(x, v, None, ctx.geometry), None
 
 
+_conv: Any = _Conv.apply
+_conv_input: Any = _ConvInput.apply
+_conv_weight: Any = _ConvWeight.apply
+
+
 def conv(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted = Wanted()) -> Tensor:  # noqa: B008
-    """Convolution of (N*T, C, H, W) with weights (T, O, I, h, w) and bias (T, O), or shared (O, I, h, w), (O,)."""
-    y: Tensor = _Conv.apply(x, w, b, geometry, wanted)
+    """Convolve (N*T, C, H, W) with weights (T, O, I, h, w) and bias (T, O), or shared (O, I, h, w), (O,)."""
+    y: Tensor = _conv(x, w, b, geometry, wanted)
     return y
 
 

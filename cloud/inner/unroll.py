@@ -100,9 +100,8 @@ class Unroll:
 
     def _prefix(self, images: Tensor) -> dict[str, Tensor]:
         known = {self._network.source: rows(images)}
-        return dict(
-            zip(self._frontier, self._network.run(known, self._call(self.weights, {}), self._frontier))
-        )
+        values = self._network.run(known, self._call(self.weights, {}), self._frontier)
+        return dict(zip(self._frontier, values, strict=True))
 
     def _forward(self, weights: Weights, known: Weights) -> tuple[Tensor, dict[int, Ran]]:
         ran: dict[int, Ran] = {}

@@ -1,4 +1,4 @@
-"""Find the layers of any module made of conv, linear and GroupNorm layers: the table behind costs and masks."""
+"""The layers of any module made of conv, linear and GroupNorm: the table behind costs and masks."""
 
 from __future__ import annotations
 
@@ -50,11 +50,10 @@ def _refuse_unsupported(name: str, part: nn.Module, uses: int) -> None:
 
 def layer_table(graph_module: fx.GraphModule, sample_shape: tuple[int, ...]) -> tuple[Layer, ...]:
     """One `Layer` per conv, linear and GroupNorm in execution order; sample_shape is (C, H, W)."""
-    sizes = _sizes(graph_module, sample_shape)
-    nodes = [node for node in graph_module.graph.nodes if node.op == "call_module"]
-    found = [node for node in nodes if _is_one_of(graph_module, node, LAYERS)]
+    found = [node for node in graph_module.graph.nodes if _is_one_of(graph_module, node, LAYERS)]
     if not found:
         raise ValueError("the module has no conv, linear or GroupNorm layer")
+    sizes = _sizes(graph_module, sample_shape)
     last = found[-1]
     return tuple(_describe(graph_module, node, sizes, node is last) for node in found)
 

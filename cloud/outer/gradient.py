@@ -1,8 +1,6 @@
-"""The outer gradient that all methods of the family share: unroll, query losses, differentiate, chunk by chunk."""
+"""The outer gradient that all methods of the family share: unroll, query losses, differentiate."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,7 +36,7 @@ def outer_gradient(
 ) -> MetaGradient:
     """Mean over tasks of d(query loss)/d(learned), without any penalty.
 
-    Second order through all steps, or first order where the configuration or the phase of training asks for it:
+    Second order through all steps; first order where the configuration or the phase of training asks for it:
     then dL/dw is the query gradient at w_K and dL/dalpha[k, l] = -<g_Q,l , gamma * g_l,k>.
     """
     parts = [

@@ -33,7 +33,7 @@ class LayerPenalty:
 
 
 class PeakPenalty:
-    """Penalises max_k alpha[l,k] by the planned bytes a layer adds to the plan that updates everything above it."""
+    """Penalises max_k alpha[l,k] by the bytes a layer adds to the plan that updates all above it."""
 
     def gradient(self, table: Table, alpha: Tensor) -> Tensor:
         """c_l at each layer's largest step size (the first one on ties), 0 elsewhere."""
@@ -84,8 +84,8 @@ def layers_within(
     smallest = peak_dynamic_bytes(table, [layer.is_output for layer in table]) / dense
     if smallest > target_fraction:
         raise ValueError(
-            f"target_fraction {target_fraction} cannot be met: updating only {table[-1].name} needs {smallest:.3f} "
-            "of the dense plan; raise target_fraction"
+            f"target_fraction {target_fraction} cannot be met: updating only {table[-1].name} needs "
+            f"{smallest:.3f} of the dense plan; raise target_fraction"
         )
     mask = list(updated)
     while (peak := peak_dynamic_bytes(table, mask)) > target_fraction * dense:

@@ -1,4 +1,4 @@
-"""Convolution, linear and GroupNorm on many tasks: against torch per task, and their first and second derivatives."""
+"""Convolution, linear and GroupNorm on many tasks: against torch per task; first and second derivatives."""
 
 from __future__ import annotations
 
