@@ -40,8 +40,8 @@ def _check_norms(forward: Program, attention: Mapping[str, LayerAttention]) -> N
             continue
         if forward.tensors[op.inputs[0]].shape[1] == op.attrs["groups"]:
             raise ExportError(
-                f"layer {op.layer!r}: attention needs more than one channel per group (its pooled input would "
-                "always be 0); use fewer groups"
+                f"layer {op.layer!r}: attention needs more than one channel per group (or its pooled input "
+                "is always 0); use fewer groups"
             )
 
 

@@ -54,6 +54,7 @@ def main(model, task_path, result_path):
     """Adapt with every micro-batch size and write what came out."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     task = dict(np.load(task_path))
     result = {"version": np.array(onnxruntime.__version__)}
