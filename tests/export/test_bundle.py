@@ -183,3 +183,12 @@ def test_a_file_is_not_overwritten(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="not a directory"):
         export_bundle(conv4_source(), tmp_path / "file")
+
+
+def test_a_model_whose_step_sizes_are_all_zero_has_a_loss_and_no_gradients(tmp_path):
+    source = Source(**{**vars(conv4_source()), "alpha": np.zeros((3, len(LAYERS)), np.float32)})
+    target = export_bundle(source, tmp_path / "bundle")
+    model = onnx.load(target / "training.onnx", load_external_data=False)
+    assert [output.name for output in model.graph.output] == ["loss", "logits"]
+    assert not [name for name in load_file(target / "weights.safetensors") if "::" in name]
+    assert set(load_file(target / "selftest.safetensors")) == {"images", "labels", "alpha_mask", "loss"}
