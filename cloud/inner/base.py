@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 BW_INPUTS = ("rms", "raw")
+ATTENTION_OVER = ("batch", "sample")
 PENALTIES = ("none", "activations", "activations+gradients", "peak")
 
 
@@ -93,6 +94,9 @@ class MethodConfig:
     rho_fw: float = 0.3
     rho_bw: float = 0.0
     bw_input: str = "rms"
+    attention_over: str = "batch"
+    """In meta-training, attention sees the mean over the support batch (the paper) or, as on the device, each
+    sample on its own. Validation and every reported accuracy are per sample whatever is set here."""
     attention_ratio: int = 1
     """Hidden width of an attention module is channels // ratio."""
     cap: int | None = None
@@ -113,6 +117,7 @@ class MethodConfig:
             "rho_fw": (0 <= self.rho_fw < 1, "in [0, 1)"),
             "rho_bw": (0 <= self.rho_bw < 1, "in [0, 1)"),
             "bw_input": (self.bw_input in BW_INPUTS, f"one of {', '.join(BW_INPUTS)}"),
+            "attention_over": (self.attention_over in ATTENTION_OVER, f"one of {', '.join(ATTENTION_OVER)}"),
             "attention_ratio": (self.attention_ratio >= 1, "at least 1"),
             "cap": (self.cap is None or self.cap >= 1, "at least 1, or none"),
             "alpha_rate": (self.alpha_rate >= 0, "at least 0"),

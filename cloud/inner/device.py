@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .attention import SIDES, Attention, gradient_input
 from .base import Meta, MethodConfig
-from .kinds import pooled
+from .kinds import Ran, pooled, scaled_gradient
 from .network import LayerCall, Network
 from .ops import Wanted
 from .unroll import rows, task_losses
@@ -113,20 +113,19 @@ class _Device:
         for name in (name for index in updated for name in network.names(index)):
             self.weights[name] = self.weights[name].expand(self._tasks, *self.weights[name].shape)
         frontier = network.frontier(updated) or (network.source,)
-        prefix = network.run({network.source: rows(x)}, self._call(self.weights, (), {}, {}), frontier)
+        prefix = network.run({network.source: rows(x)}, self._call(self.weights, (), {}), frontier)
         self._known = dict(zip(frontier, prefix, strict=True))
 
     def backward(self, weights: Mapping[str, Tensor], k: int) -> _Pass:
         """Own-loss gradients of the outputs of the layers that step k updates."""
-        inputs: dict[int, Tensor] = {}
-        outputs: dict[int, Tensor] = {}
+        ran: dict[int, Ran] = {}
         updated = self._updated(k)
         with torch.enable_grad():
-            (logits,) = self._network.run(self._known, self._call(weights, updated, inputs, outputs))
+            (logits,) = self._network.run(self._known, self._call(weights, updated, ran))
             total = F.cross_entropy(logits, self._labels, reduction="sum")
-        grads = torch.autograd.grad(total, [outputs[i] for i in updated]) if updated else ()
+        grads = torch.autograd.grad(total, [ran[i].output for i in updated]) if updated else ()
         losses = task_losses(logits.detach(), self._labels, self._tasks)
-        seen = {i: self._network.kind(i).seen(inputs[i].detach()) for i in updated}
+        seen = {i: ran[i].seen().detach() for i in updated}
         return _Pass(losses, seen, dict(zip(updated, grads, strict=True)))
 
     def attention(self, k: int, caps: Mapping[str, int] | None) -> Attention:
@@ -169,8 +168,7 @@ class _Device:
         plain = scaled = kind.gradient(seen, gy, values)
         name = self._network.layers[index].name
         if f"{name}.fw" in gammas:
-            fw, bw = (_along(gammas[f"{name}.{side}"], kind.channel_axis, seen.dim()) for side in SIDES)
-            scaled = kind.gradient(seen * fw, gy * bw, values)
+            scaled = scaled_gradient(kind, seen, gy, values, [gammas[f"{name}.{side}"] for side in SIDES])
         return plain, scaled
 
     def _updated(self, k: int) -> list[int]:
@@ -185,21 +183,12 @@ class _Device:
         self,
         weights: Mapping[str, Tensor],
         watched: Sequence[int],
-        inputs: dict[int, Tensor],
-        outputs: dict[int, Tensor],
+        ran: dict[int, Ran],
     ) -> LayerCall:
         def call(index: int, x: Tensor) -> Tensor:
             values = [weights[name] for name in self._network.names(index)]
-            y = self._network.kind(index).forward(x, values, FROZEN).output
-            inputs[index] = x
-            outputs[index] = y if y.requires_grad or index not in watched else y.requires_grad_()
-            return outputs[index]
+            ran[index] = self._network.kind(index).forward(x, values, FROZEN)
+            y = ran[index].output
+            return y if y.requires_grad or index not in watched else y.requires_grad_()
 
         return call
-
-
-def _along(gamma: Tensor, axis: int, dims: int) -> Tensor:
-    """(rows, C) shaped to multiply rows along their channel axis."""
-    shape = [gamma.shape[0]] + [1] * (dims - 1)
-    shape[axis] = gamma.shape[1]
-    return gamma.reshape(shape)

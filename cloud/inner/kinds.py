@@ -8,6 +8,7 @@ gradient is made of: the layer's input, for norm layers the normalised input. We
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -20,9 +21,10 @@ Weights = Sequence[Tensor]
 
 
 class Ran(NamedTuple):
-    """A layer's output rows, and what pools `seen` over everything but rows and channels: (rows, C)."""
+    """A layer's output rows; its `seen` rows, and `seen` pooled to (rows, C), made when asked for."""
 
     output: Tensor
+    seen: Callable[[], Tensor]
     pool: Callable[[], Tensor]
 
 
@@ -34,14 +36,11 @@ class LayerKind(Protocol):
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
         """Run on input rows x."""
 
-    def seen(self, x: Tensor) -> Tensor:
-        """What the layer's weights multiply: its input, for norm layers the normalised input."""
-
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         """gamma * g for per-task gradients (T, ...), fw (T, C_in), bw (T, C_out)."""
 
     def gradient(self, seen: Tensor, gy: Tensor, weights: Weights) -> list[Tensor]:
-        """Sum over samples of dL_n/dw in the per-task shapes of weights; not differentiable.
+        """Sum over samples of dL_n/dw in the per-task shapes of weights; differentiable once.
 
         With seen scaled by fw_n and gy by bw_n this is sum_n gamma_n * g_n (p-Meta, section 3.3).
         """
@@ -69,11 +68,7 @@ class ConvKind:
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
         """Run on input rows x."""
         y = ops.conv(x, weights[0], _optional(weights), self.geometry, wanted)
-        return Ran(y, lambda: pooled(x, self.channel_axis))
-
-    def seen(self, x: Tensor) -> Tensor:
-        """The input itself."""
-        return x
+        return Ran(y, lambda: x, lambda: pooled(x, self.channel_axis))
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         """Multiply per-task gradients by gamma."""
@@ -95,11 +90,8 @@ class FcKind:
 
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
         """Run on input rows x."""
-        return Ran(ops.linear(x, weights[0], _optional(weights)), lambda: pooled(x, self.channel_axis))
-
-    def seen(self, x: Tensor) -> Tensor:
-        """The input itself."""
-        return x
+        y = ops.linear(x, weights[0], _optional(weights))
+        return Ran(y, lambda: x, lambda: pooled(x, self.channel_axis))
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         """Multiply per-task gradients by gamma."""
@@ -124,11 +116,8 @@ class NormKind:
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
         """Run on input rows x."""
         y, mean, r = group_norm(x, weights[0], weights[1], self.groups, self.eps)
-        return Ran(y, lambda: pooled_normalised(x, mean, r))
-
-    def seen(self, x: Tensor) -> Tensor:
-        """The normalised input."""
-        return nn.functional.group_norm(x, self.groups, eps=self.eps)
+        x_hat = partial(nn.functional.group_norm, x, self.groups, eps=self.eps)
+        return Ran(y, x_hat, lambda: pooled_normalised(x, mean, r))
 
     def scale(self, grads: Weights, fw: Tensor, bw: Tensor) -> list[Tensor]:
         """Multiply per-task gradients by gamma."""
@@ -154,3 +143,18 @@ def pooled(rows: Tensor, channel_axis: int) -> Tensor:
     """Mean over all axes but rows and channels: (B, C)."""
     axes = [axis for axis in range(1, rows.dim()) if axis != channel_axis % rows.dim()]
     return rows.mean(axes) if axes else rows
+
+
+def scaled_gradient(
+    kind: LayerKind, seen: Tensor, gy: Tensor, weights: Weights, gammas: Weights
+) -> list[Tensor]:
+    """Sum over samples of gamma_n * g_n; gammas = (fw, bw), one row per sample (rows, C)."""
+    fw, bw = (_spread(gamma, rows, kind.channel_axis) for gamma, rows in zip(gammas, (seen, gy), strict=True))
+    return kind.gradient(seen * fw, gy * bw, weights)
+
+
+def _spread(gamma: Tensor, rows: Tensor, channel_axis: int) -> Tensor:
+    """(rows, C) shaped to multiply rows along their channel axis."""
+    shape = [gamma.shape[0]] + [1] * (rows.dim() - 1)
+    shape[channel_axis] = gamma.shape[1]
+    return gamma.reshape(shape)

@@ -149,8 +149,8 @@ def conv(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wan
 
 
 def conv_weight_gradient(x: Tensor, gy: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-    """Sum over a task's samples of dL/dw, in w's shape (T, O, I, h, w); not differentiable."""
-    gw: Tensor = _gradients(x, w, gy, geometry, (False, True))[1]
+    """Sum over a task's samples of dL/dw, in w's shape (T, O, I, h, w); differentiable once in x and gy."""
+    gw: Tensor = _conv_weight(x, w, gy, geometry)
     return gw
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .attention import SIDES, Attention, gradient_input
 from .base import Batch, MethodConfig
-from .kinds import Ran, pooled
+from .kinds import Ran, pooled, scaled_gradient
 from .network import LayerCall, Network
 from .ops import Wanted
 
@@ -72,6 +72,8 @@ class Unroll:
         attended = [i for i in self._open if config.attention and not network.layers[i].is_output]
         self._keys = {f"{network.layers[i].name}.{side}": i for i in attended for side in SIDES}
         self._attention = Attention(learned, list(self._keys), {"fw": config.rho_fw, "bw": config.rho_bw})
+        self._per_sample = config.attention_over == "sample" and bool(self._keys)
+        self._changes = self._sample_changes if self._per_sample else self._batch_changes
 
     def step(self, weights: Weights, alpha: Tensor) -> Step:
         """w <- w - alpha * gamma * g(w) for the open layers; alpha (L,) of this step."""
@@ -81,13 +83,8 @@ class Unroll:
             known = {name: value.detach() for name, value in known.items()}
         logits, ran = self._forward(source, known)
         losses = task_losses(logits, self._labels[0], self._tasks)
-        names = [name for i in self._open for name in self._network.names(i)]
-        watched = sorted(set(self._keys.values()))
-        targets = [source[name] for name in names] + [ran[i].output for i in watched]
-        found = torch.autograd.grad(losses.sum(), targets, create_graph=not self._first_order)
-        grads = dict(zip(names, found[: len(names)], strict=True))
-        gammas = self._gammas(ran, dict(zip(watched, found[len(names) :], strict=True)))
-        return self._update(weights, alpha, grads, gammas, losses.detach())
+        plain, scaled = self._changes(losses.sum(), source, ran)
+        return self._update(weights, alpha, plain, scaled, losses.detach())
 
     def query(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Query loss (T,), differentiable, and accuracy (T,)."""
@@ -110,36 +107,78 @@ class Unroll:
 
     def _call(self, weights: Weights, ran: dict[int, Ran]) -> LayerCall:
         def call(index: int, x: Tensor) -> Tensor:
-            wanted = Wanted(self._network.input_of(index) not in self._frontier, index in self._open)
+            wanted = Wanted(
+                input=self._network.input_of(index) not in self._frontier,
+                weight=index in self._open and not self._per_sample,
+            )
             values = [weights[name] for name in self._network.names(index)]
             ran[index] = self._network.kind(index).forward(x, values, wanted)
             return ran[index].output
 
         return call
 
-    def _gammas(self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        seen: dict[str, Tensor] = {}
+    def _batch_changes(
+        self, loss: Tensor, source: Weights, ran: Mapping[int, Ran]
+    ) -> tuple[Weights, Weights]:
+        """g and gamma * g by parameter name, gamma from the mean over the support batch."""
+        names = [name for i in self._open for name in self._network.names(i)]
+        watched = sorted(set(self._keys.values()))
+        targets = [source[name] for name in names] + [ran[i].output for i in watched]
+        found = torch.autograd.grad(loss, targets, create_graph=not self._first_order)
+        plain = dict(zip(names, found[: len(names)], strict=True))
+        gammas = self._gammas(ran, dict(zip(watched, found[len(names) :], strict=True)), self._samples)
+        scaled = dict(plain)
+        for index, pair in gammas.items():
+            own = self._network.names(index)
+            changes = self._network.kind(index).scale([plain[name] for name in own], *pair)
+            scaled |= zip(own, changes, strict=True)
+        return plain, scaled
+
+    def _sample_changes(
+        self, loss: Tensor, source: Weights, ran: Mapping[int, Ran]
+    ) -> tuple[Weights, Weights]:
+        """mean_n g_n (detached) and mean_n gamma_n * g_n by parameter name, gamma from each sample alone."""
+        outputs = [ran[i].output for i in self._open]
+        found = torch.autograd.grad(loss, outputs, create_graph=not self._first_order)
+        gradients = dict(zip(self._open, found, strict=True))
+        gammas = self._gammas(ran, gradients, None)
+        plain: dict[str, Tensor] = {}
+        scaled: dict[str, Tensor] = {}
+        for index, gy in gradients.items():
+            own, kind, seen = self._network.names(index), self._network.kind(index), ran[index].seen()
+            values = [source[name].detach() for name in own]
+            with torch.no_grad():
+                plain |= zip(own, kind.gradient(seen, gy, values), strict=True)
+            pair = gammas.get(index)
+            changes = (
+                scaled_gradient(kind, seen, gy, values, pair) if pair else kind.gradient(seen, gy, values)
+            )
+            scaled |= zip(own, changes, strict=True)
+        return plain, scaled
+
+    def _gammas(
+        self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor], samples: int | None
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """(fw, bw) by layer index: per task (T, C), or per row where samples is None."""
+        inputs: dict[str, Tensor] = {}
         for key, index in self._keys.items():
-            axis = self._network.kind(index).channel_axis
             if key.endswith("fw"):
-                seen[key] = ran[index].pool()
+                inputs[key] = ran[index].pool()
             else:
-                own = pooled(gradients[index], axis) * self._samples
-                seen[key] = gradient_input(own, self._config.bw_input)
-        return self._attention.gammas(seen, self._samples)[0]
+                own = pooled(gradients[index], self._network.kind(index).channel_axis) * self._samples
+                inputs[key] = gradient_input(own, self._config.bw_input)
+        gammas, _ = self._attention.gammas(inputs, samples)
+        names = {index: self._network.layers[index].name for index in self._keys.values()}
+        return {index: (gammas[f"{name}.fw"], gammas[f"{name}.bw"]) for index, name in names.items()}
 
     def _update(
-        self, weights: Weights, alpha: Tensor, grads: Weights, gammas: Weights, losses: Tensor
+        self, weights: Weights, alpha: Tensor, plain: Weights, scaled: Weights, losses: Tensor
     ) -> Step:
         updated = dict(weights)
         benefit = losses.new_zeros(self._tasks, len(self._network.layers))
         for index in self._open:
-            layer, names = self._network.layers[index], self._network.names(index)
-            raw = scaled = [grads[name] for name in names]
-            if f"{layer.name}.fw" in gammas:
-                fw, bw = (gammas[f"{layer.name}.{side}"] for side in SIDES)
-                scaled = self._network.kind(index).scale(raw, fw, bw)
-            for name, plain, change in zip(names, raw, scaled, strict=True):
+            for name in self._network.names(index):
+                change = scaled[name]
                 updated[name] = weights[name] - alpha[index] * change
-                benefit[:, index] += (plain.detach() * change.detach()).flatten(1).sum(1)
+                benefit[:, index] += (plain[name].detach() * change.detach()).flatten(1).sum(1)
         return Step(updated, losses, benefit * alpha.detach())

@@ -134,6 +134,13 @@ class PlainTask:
                 updated[name] = weights[name] - alpha[index] * (scale * g[name])
         return updated
 
+    def sample_step(
+        self, weights: dict[str, Tensor], alpha: Tensor, x: Tensor, y: Tensor
+    ) -> dict[str, Tensor]:
+        """w <- w - alpha * mean_n(gamma_n * g_n), every sample by itself."""
+        moved = [self.step(weights, alpha, x[n : n + 1], y[n : n + 1]) for n in range(len(y))]
+        return {name: torch.stack([part[name] for part in moved]).mean(0) for name in weights}
+
     def attends(self, index: int) -> bool:
         return self.config.attention and not self.network.layers[index].is_output
 
@@ -161,7 +168,8 @@ def plain_query_loss(
     for t in range(len(batch)):
         weights = {name: learned[name] for name in network.parameters}
         for k in range(len(alpha)):
-            weights = task.step(weights, alpha[k], batch.support_x[t], batch.support_y[t])
+            step = task.sample_step if config.attention_over == "sample" else task.step
+            weights = step(weights, alpha[k], batch.support_x[t], batch.support_y[t])
         logits, _ = task.forward(weights, batch.query_x[t])
         losses.append(F.cross_entropy(logits, batch.query_y[t]))
     return torch.stack(losses).mean()

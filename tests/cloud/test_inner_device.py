@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from edge_adapt.cloud.inner.base import Meta, MethodConfig
@@ -83,6 +85,21 @@ def test_one_sample_per_task_makes_training_and_device_the_same():
     loss = F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
     trained = METHODS["p-meta"](network, config).meta_gradient(meta, batch, 0.0)
     assert trained.metrics["query_loss"] == pytest.approx(float(loss), rel=1e-12)
+
+
+def test_training_per_sample_has_the_devices_query_loss():
+    network, config, meta = prepared("dense")
+    batch = random_batch()
+    adapted = adapt(network, config, meta, batch.support_x, batch.support_y)
+    logits = query_logits(network, adapted, batch.query_x).flatten(0, 1)
+    loss = float(F.cross_entropy(logits, batch.query_y.flatten()))
+
+    def trained(over: str) -> float:
+        method = METHODS["p-meta"](network, replace(config, attention_over=over))
+        return method.meta_gradient(meta, batch, 0.0).metrics["query_loss"]
+
+    assert trained("sample") == pytest.approx(loss, rel=1e-12)
+    assert trained("batch") != pytest.approx(loss, rel=1e-6)
 
 
 def test_recorded_selections_are_used_and_replay_the_same_adaptation():

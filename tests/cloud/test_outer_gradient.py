@@ -19,6 +19,8 @@ SETTINGS = {
     "p-meta without attention": ("p-meta", {"attention": False}),
     "p-meta raw": ("p-meta", {"bw_input": "raw", "rho_fw": 0.5, "rho_bw": 0.3, "attention_ratio": 2}),
     "p-meta in chunks": ("p-meta", {"tasks_per_chunk": 2}),
+    "p-meta per sample": ("p-meta", {"attention_over": "sample"}),
+    "p-meta per sample, raw": ("p-meta", {"attention_over": "sample", "bw_input": "raw", "rho_bw": 0.3}),
 }
 
 
@@ -49,7 +51,7 @@ def test_batched_gradient_equals_plain_double_backward_task_by_task(case):
         torch.testing.assert_close(result.grads[name], expected, rtol=1e-10, atol=1e-12, msg=name)
 
 
-@pytest.mark.parametrize("case", ["maml", "maml++", "p-meta"])
+@pytest.mark.parametrize("case", ["maml", "maml++", "p-meta", "p-meta per sample"])
 def test_gradient_equals_finite_differences_of_the_query_loss(case):
     """With rho = 0 and raw gradients nothing is clipped or detached; 5-point differences."""
     _, method, meta = prepared(case, smooth=True, rho_fw=0.0, rho_bw=0.0, bw_input="raw")
