@@ -43,8 +43,8 @@ def omniglot_table() -> str:
     machines = sorted({_machine(row["machine"]) for row in rows})
     tasks = sorted({row["tasks"] for row in rows})
     note = (
-        f"Omniglot, 5-way, {' or '.join(map(str, tasks))} tasks of the evaluation alphabets, 4Conv, 95 % intervals; "
-        f"arena: the most frugal plan (one sample at a time, float32). Trained on {'; '.join(machines)}."
+        f"Omniglot, 5-way, {' or '.join(map(str, tasks))} tasks of the evaluation alphabets, 4Conv, "
+        f"95 % intervals; arena: most frugal plan (one sample at a time, float32). Trained on {'; '.join(machines)}."
     )
     return "\n".join([*lines, "", note, "", "`python benchmarks/omniglot.py` makes the rows.", ""])
 

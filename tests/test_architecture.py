@@ -60,7 +60,9 @@ def test_imports_point_one_way(path: Path) -> None:
     own = path.relative_to(ROOT).parts[0]
     for name in imports(path):
         head = name.split(".")[0]
-        assert head not in PACKAGES, f"{path}: bare import of {name}; write edge_adapt.{name} or a relative import"
+        assert head not in PACKAGES, (
+            f"{path}: bare import of {name}; write edge_adapt.{name} or a relative import"
+        )
         if not name.startswith("edge_adapt."):
             continue
         other = name.split(".")[1]
@@ -80,7 +82,9 @@ def test_the_device_part_needs_only_its_five_packages(path: Path) -> None:
         assert known, f"{path} imports {name} at import time"
     for name in imports(path):
         head = name.split(".")[0]
-        assert head in sys.stdlib_module_names | EDGE_THIRD_PARTY | EDGE_OPTIONAL | {"edge_adapt"}, f"{path}: {name}"
+        assert head in sys.stdlib_module_names | EDGE_THIRD_PARTY | EDGE_OPTIONAL | {"edge_adapt"}, (
+            f"{path}: {name}"
+        )
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:

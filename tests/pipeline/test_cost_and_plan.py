@@ -1,4 +1,4 @@
-"""The cost model that meta-training optimises and the planner's bytes tell the same story; the docs' tables stand."""
+"""The cost model that meta-training optimises agrees with the planner; the tables in the docs are made."""
 
 from __future__ import annotations
 
