@@ -61,9 +61,14 @@ def training_sampler(config: RunConfig) -> EpisodeSampler:
     """Tasks of the training classes; they depend on the run's seed."""
     task = config.task
     return EpisodeSampler(
-        load_split(config.data, "train"), ways=task.ways, shots=task.shots, queries=task.queries,
-        seed=config.seed, rotations=task.rotations,
-    )  # fmt: skip
+        load_split(config.data, "train"),
+        ways=task.ways,
+        shots=task.shots,
+        queries=task.training_queries or task.queries,
+        seed=config.seed,
+        rotations=task.rotations,
+        augmentation=task.augmentation,
+    )
 
 
 def fixed_sampler(dataset: Dataset, task: TaskConfig) -> EpisodeSampler:

@@ -71,13 +71,21 @@ class TaskConfig:
     ways: int = 5
     shots: int = 1
     queries: int = 15
+    training_queries: int | None = None
+    """Query samples of each class in a meta-training task; fewer make a step cheaper. None: `queries`."""
     rotations: bool = False
     """In meta-training, add every class rotated by 90, 180 and 270 degrees as a class of its own."""
+    augmentation: float = 0.0
+    """In meta-training, move every image at random (turn, shear, scale, shift, bend), this many times the
+    strength of the glyphs' own distortion; 0: not at all."""
 
     def __post_init__(self) -> None:
         _check("task.ways", self.ways >= 2, "at least 2", self.ways)
         _check("task.shots", self.shots >= 1, "at least 1", self.shots)
         _check("task.queries", self.queries >= 1, "at least 1", self.queries)
+        fewer = self.training_queries
+        _check("task.training_queries", fewer is None or fewer >= 1, "at least 1, or none", fewer)
+        _check("task.augmentation", self.augmentation >= 0, "at least 0", self.augmentation)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Make handwriting-like variants of a clean shape: affine and elastic motion, thicker or thinner strokes."""
+"""Make variants of a shape or an image: affine and elastic motion; for clean shapes thicker or thinner strokes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,24 @@ class Distortion:
     shift: float = 0.035
     elastic: float = 0.035
     stroke: tuple[float, float] = (0.25, 0.55)
+
+    def times(self, strength: float) -> Distortion:
+        """The same motion, `strength` times as far."""
+        names = ("rotation", "shear", "scale", "shift", "elastic")
+        return replace(self, **{name: strength * getattr(self, name) for name in names})
+
+
+def move(images: NDArray[np.uint8], how: Distortion, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Move every image in its own way; strokes keep their thickness, the outside repeats the border.
+
+    Args:
+        images: uint8 (n, S, S, C).
+        how: strength.
+        rng: the only source of chance.
+    """
+    positions = _positions(len(images), images.shape[1], how, rng)
+    planes = [_sample(images[..., c].astype(np.float32), positions) for c in range(images.shape[3])]
+    return np.rint(np.stack(planes, axis=3)).astype(np.uint8)
 
 
 def distort(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .dataset import Dataset
+from .distortion import Distortion, move
 
 
 @dataclass(frozen=True)
@@ -55,56 +56,69 @@ class EpisodeSampler:
         queries: query samples per class, none of them in the support set.
         seed: with the episode's index, all that an episode depends on.
         rotations: add the 90, 180 and 270 degree rotations of every class as classes (training only).
+        augmentation: move every drawn image at random, this many times the strength of `Distortion()`
+            (training only; 0: not at all).
 
     Raises:
         ConfigError: naming the field that does not fit the data set.
     """
 
     def __init__(
-        self, dataset: Dataset, *, ways: int, shots: int, queries: int, seed: int, rotations: bool = False
+        self,
+        dataset: Dataset,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        seed: int,
+        rotations: bool = False,
+        augmentation: float = 0.0,
     ) -> None:
-        _check(dataset, ways, shots, queries, seed, rotations)
+        _check(dataset, ways, shots, queries, seed)
+        _check_training(dataset, ways, rotations, augmentation)
         classes = _rotated(dataset.classes) if rotations else dataset.classes
         self.dataset = dataset
         self.ways, self.shots, self.queries, self.seed = ways, shots, queries, seed
+        self._motion = Distortion().times(augmentation) if augmentation else None
         self._images = np.concatenate(classes)
         self._sizes = np.array([len(images) for images in classes])
         self._starts = np.cumsum(self._sizes) - self._sizes
         self._support_y = np.repeat(np.arange(ways, dtype=np.int64), shots)
         self._query_y = np.repeat(np.arange(ways, dtype=np.int64), queries)
 
-    def _rows(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw the rows of `_images` that make episode `index`: support, then query."""
+    def _draw(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Draw the images of episode `index`: support, then query."""
         rng = np.random.default_rng([self.seed, index])
         drawn = rng.choice(len(self._sizes), self.ways, replace=False)
         per_class = self.shots + self.queries
         rows = np.stack(
             [self._starts[c] + rng.choice(self._sizes[c], per_class, replace=False) for c in drawn]
         )
-        return rows[:, : self.shots].ravel(), rows[:, self.shots :].ravel()
+        ordered = np.concatenate([rows[:, : self.shots].ravel(), rows[:, self.shots :].ravel()])
+        images = self._images[ordered]
+        if self._motion is not None:
+            images = move(images, self._motion, rng)
+        return images[: self.ways * self.shots], images[self.ways * self.shots :]
 
     def episode(self, index: int) -> Episode:
         """Return episode `index` (from 0), always the same for the same data set and settings."""
-        support, query = self._rows(index)
-        return Episode(
-            self._images[support], self._support_y.copy(), self._images[query], self._query_y.copy()
-        )
+        support, query = self._draw(index)
+        return Episode(support, self._support_y.copy(), query, self._query_y.copy())
 
     def batch(self, first_index: int, count: int) -> EpisodeBatch:
         """Return episodes first_index .. first_index+count-1, stacked and preprocessed."""
-        rows = [self._rows(index) for index in range(first_index, first_index + count)]
+        drawn = [self._draw(index) for index in range(first_index, first_index + count)]
         return EpisodeBatch(
-            self._inputs([support for support, _ in rows]),
+            self._inputs([support for support, _ in drawn]),
             np.tile(self._support_y, (count, 1)),
-            self._inputs([query for _, query in rows]),
+            self._inputs([query for _, query in drawn]),
             np.tile(self._query_y, (count, 1)),
         )
 
-    def _inputs(self, rows: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Gather and preprocess T lists of N rows: float32 (T, N, C, H, W)."""
+    def _inputs(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Preprocess T stacks of N images: float32 (T, N, C, H, W)."""
         spec = self.dataset.spec
-        flat = spec.preprocess(self._images[np.concatenate(rows)])
-        return flat.reshape(len(rows), -1, *spec.shape)
+        return spec.preprocess(np.concatenate(images)).reshape(len(images), -1, *spec.shape)
 
 
 def _rotated(classes: tuple[NDArray[np.uint8], ...]) -> tuple[NDArray[np.uint8], ...]:
@@ -112,7 +126,7 @@ def _rotated(classes: tuple[NDArray[np.uint8], ...]) -> tuple[NDArray[np.uint8],
     return tuple(np.rot90(images, turns, axes=(1, 2)) for turns in range(4) for images in classes)
 
 
-def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int, rotations: bool) -> None:
+def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int) -> None:
     for field, value, least in (
         ("ways", ways, 2),
         ("shots", shots, 1),
@@ -122,16 +136,23 @@ def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int, rot
         if value < least:
             raise ConfigError(f"{field}: expected at least {least}, got {value}")
     where = f"{dataset.name} {dataset.split}"
-    if rotations and dataset.split != "train":
-        raise ConfigError(f"rotations: only for the train split, not for {where}")
-    if rotations and dataset.spec.height != dataset.spec.width:
-        raise ConfigError(f"rotations: images of {where} are not square, {dataset.spec.pixel_shape}")
-    available = len(dataset) * (4 if rotations else 1)
-    if ways > available:
-        raise ConfigError(f"ways: {ways} asked for, but {where} has {available} classes")
     smallest = min(range(len(dataset)), key=lambda c: len(dataset.classes[c]))
     if shots + queries > len(dataset.classes[smallest]):
         raise ConfigError(
             f"shots + queries: {shots} + {queries} asked for, but class {dataset.class_names[smallest]} "
             f"of {where} has {len(dataset.classes[smallest])} samples"
         )
+
+
+def _check_training(dataset: Dataset, ways: int, rotations: bool, augmentation: float) -> None:
+    where = f"{dataset.name} {dataset.split}"
+    if augmentation < 0:
+        raise ConfigError(f"augmentation: expected at least 0, got {augmentation}")
+    for field, asked in (("rotations", rotations), ("augmentation", augmentation)):
+        if asked and dataset.split != "train":
+            raise ConfigError(f"{field}: only for the train split, not for {where}")
+        if asked and dataset.spec.height != dataset.spec.width:
+            raise ConfigError(f"{field}: images of {where} are not square, {dataset.spec.pixel_shape}")
+    available = len(dataset) * (4 if rotations else 1)
+    if ways > available:
+        raise ConfigError(f"ways: {ways} asked for, but {where} has {available} classes")

@@ -13,7 +13,7 @@ from .characters import Character, distinct_characters
 from .dataset import Dataset
 from .distortion import Distortion, distort
 
-SPEC = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
+SPEC = InputSpec(channels=1, height=28, width=28, mean=(0.18,), std=(0.36,))
 SAMPLES_PER_CLASS = 24
 _BLUR = 1.5
 _LEVEL = np.float32(0.8)

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from .dataset import Dataset
 
 FILE_NAME = "omniglot28.npz"
-SPEC = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
+SPEC = InputSpec(channels=1, height=28, width=28, mean=(0.08,), std=(0.25,))
 VALIDATION_ALPHABETS = ("Balinese", "Early_Aramaic", "Grantha", "Korean", "Tagalog")
 _BACKGROUND, _EVALUATION = 0, 2
 _KEYS = ("images", "class_names", "alphabet_names", "class_alphabet", "split_lake")
