@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edge_adapt.cloud.tasks.distortion import Distortion, distort
+from edge_adapt.cloud.tasks.distortion import Distortion, distort, move
 
 STILL = Distortion(rotation=0, shear=0, scale=0, shift=0, elastic=0, stroke=(0.5, 0.5))
 SIDE = 32
@@ -66,3 +66,32 @@ def test_a_lower_threshold_makes_thicker_strokes():
 def test_every_source_is_used():
     sources = np.stack([np.zeros((SIDE, SIDE), np.float32), np.ones((SIDE, SIDE), np.float32)])
     assert set(np.unique(draw(Distortion(), 50, sources=sources))) == {0, 255}
+
+
+def colour_crosses(count):
+    """Crosses in three brightnesses, uint8 (count, S, S, 3)."""
+    plane = np.rint(200 * cross()[0]).astype(np.uint8)
+    return np.tile(np.stack([plane, plane // 2, 0 * plane], axis=-1), (count, 1, 1, 1))
+
+
+def test_motion_of_no_strength_leaves_the_images_as_they_are():
+    images = colour_crosses(3)
+    assert (move(images, Distortion().times(0), np.random.default_rng(0)) == images).all()
+
+
+def test_motion_moves_every_image_in_its_own_way_and_all_its_colours_together():
+    moved = move(colour_crosses(20), Distortion(), np.random.default_rng(0))
+    assert moved.dtype == np.uint8
+    assert len({image.tobytes() for image in moved}) == 20
+    assert np.abs(moved[..., 0].astype(int) - 2 * moved[..., 1]).max() <= 2
+    assert not moved[..., 2].any()
+
+
+def test_twice_the_strength_shifts_twice_as_far():
+    far = []
+    for strength in (1, 2):
+        how = Distortion(rotation=0, shear=0, scale=0, shift=0.03, elastic=0).times(strength)
+        _, centre = moments(move(colour_crosses(300), how, np.random.default_rng(0))[..., 0])
+        far.append(centre.std(axis=0).mean())
+    assert far[1] / far[0] == pytest.approx(2, rel=0.1)
+    assert far[0] == pytest.approx(0.03 * SIDE, rel=0.15)

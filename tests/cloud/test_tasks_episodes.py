@@ -157,6 +157,24 @@ def test_rotations_are_for_square_training_images():
         sampler(dataset(spec=flat), rotations=True)
 
 
+def test_augmentation_is_for_square_training_images_and_has_a_strength():
+    with pytest.raises(ConfigError, match="augmentation: only for the train split, not for toy test"):
+        sampler(dataset(split="test"), augmentation=1.0)
+    with pytest.raises(ConfigError, match="augmentation: images of toy train are not square"):
+        sampler(dataset(spec=InputSpec(1, 4, 6, mean=(0.0,), std=(1.0,))), augmentation=1.0)
+    with pytest.raises(ConfigError, match="augmentation: expected at least 0, got -1"):
+        sampler(augmentation=-1)
+
+
+def test_augmented_episodes_are_the_same_draws_moved_and_depend_on_seed_and_index_alone():
+    still, moved = sampler(), sampler(augmentation=1.0)
+    assert moved.episode(7).query_x.tobytes() == sampler(augmentation=1.0).episode(7).query_x.tobytes()
+    assert moved.episode(7).support_x.tobytes() != still.episode(7).support_x.tobytes()
+    assert moved.episode(7).support_y.tobytes() == still.episode(7).support_y.tobytes()
+    tiny = sampler(augmentation=1e-9)
+    assert tiny.episode(7).support_x.tobytes() == still.episode(7).support_x.tobytes()
+
+
 def test_a_data_set_checks_its_images_and_names():
     images = np.zeros((3, 4, 4, 1), np.uint8)
     with pytest.raises(ConfigError, match="one name per class"):
