@@ -1,4 +1,7 @@
-"""Max-pooling over windows that do not overlap, in vectorised passes (2.5 times faster than torch's on a CPU)."""
+"""Max-pooling over windows that tile the map, in vectorised passes without branches.
+
+On a CPU 1.1 (smooth images) to 2.5 times (noise) as fast as torch's kernel, whose speed depends on the data.
+"""
 
 from __future__ import annotations
 
