@@ -38,10 +38,10 @@ class Maml:
         return meta
 
     def param_groups(self, meta: Meta, lr: float) -> list[dict[str, Any]]:
-        """One Adam group of all weights; where alpha is learned, a group of its own at its own rate."""
+        """One Adam group at rate lr; where alpha is learned, its own group at alpha_rate * inner_step_size."""
         weights = [name for name in meta.learned if name != "alpha"]
         groups = [{"names": weights, "params": [meta.learned[name] for name in weights], "lr": lr}]
         if "alpha" in meta.learned:
-            rate = lr / 1e-3 * self.config.alpha_rate * self.config.inner_step_size
+            rate = self.config.alpha_rate * self.config.inner_step_size
             groups.append({"names": ["alpha"], "params": [meta.learned["alpha"]], "lr": rate})
         return groups
