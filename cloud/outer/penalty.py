@@ -87,7 +87,7 @@ def layers_within(
             f"target_fraction {target_fraction} cannot be met: updating only {table[-1].name} needs "
             f"{smallest:.3f} of the dense plan; raise target_fraction"
         )
-    mask = list(updated)
+    mask = [on or layer.is_output for on, layer in zip(updated, table, strict=True)]
     while (peak := peak_dynamic_bytes(table, mask)) > target_fraction * dense:
         mask = min(_frozen_further(table, mask), key=lambda less: _price(table, mask, less, benefit, peak))
     return mask

@@ -76,4 +76,5 @@ class PMeta(Maml):
             return allowed
         updated = ((meta.alpha > 0).any(0) & (allowed > 0)).tolist()
         mask = layers_within(self.network.layers, updated, benefit.tolist(), self.config.target_fraction)
-        return torch.tensor(mask).to(allowed)
+        closed = [was and not now for was, now in zip(updated, mask, strict=True)]
+        return allowed * (~torch.tensor(closed)).to(allowed)
