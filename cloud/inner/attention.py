@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...edge.cost import Layer
+from .base import MethodConfig
 
 SIDES = ("fw", "bw")
 PARTS = ("hidden.weight", "hidden.bias", "out.weight", "out.bias")
@@ -55,6 +56,22 @@ def kept_bound(channels: int, rho: float, cap: int | None = None) -> int:
     """Most channels that clipping can keep: max(1, C - ceil(rho * C)) in integers, at most the cap."""
     dropped = math.ceil(Fraction(str(rho)) * channels)
     return max(1, min(channels - dropped, channels if cap is None else cap))
+
+
+def attended(layers: Sequence[Layer], chosen: Iterable[int], config: MethodConfig) -> dict[str, int]:
+    """Layer index by module key `LAYER.fw` or `LAYER.bw`, of the chosen layers that attention scales."""
+    own = [index for index in chosen if config.attention and not layers[index].is_output]
+    return {f"{layers[index].name}.{side}": index for index in own for side in SIDES}
+
+
+def limits(
+    keys: Iterable[str], config: MethodConfig, caps: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Most kept channels by module key: the method's cap for forward attention, lowered by `caps`."""
+    found = dict(caps or {})
+    if config.cap is not None:
+        found |= {key: min(config.cap, found.get(key, config.cap)) for key in keys if key.endswith(".fw")}
+    return found
 
 
 def select(pi: Tensor, rho: float | Tensor, bound: int | Tensor) -> Tensor:

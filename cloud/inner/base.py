@@ -100,7 +100,7 @@ class MethodConfig:
     attention_ratio: int = 1
     """Hidden width of an attention module is channels // ratio."""
     cap: int | None = None
-    """At most this many kept channels per layer (None: only the bound that rho gives)."""
+    """Forward attention keeps at most this many channels of a sample (None: only the bound that rho gives)."""
     alpha_rate: float = 0.01
     """Learning rate of alpha relative to inner_step_size (its own Adam group)."""
     gradient_clamp: float | None = None

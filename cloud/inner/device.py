@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import SIDES, Attention, gradient_input
+from .attention import SIDES, Attention, attended, gradient_input, limits
 from .base import Meta, MethodConfig
 from .kinds import Ran, pooled, scaled_gradient
 from .network import LayerCall, Network
@@ -131,7 +131,8 @@ class _Device:
     def attention(self, k: int, caps: Mapping[str, int] | None) -> Attention:
         """The modules that step k runs."""
         rho = {"fw": self._config.rho_fw, "bw": self._config.rho_bw}
-        return Attention(self._meta.learned, list(self._keys(k)), rho, caps)
+        keys = list(self._keys(k))
+        return Attention(self._meta.learned, keys, rho, limits(keys, self._config, caps))
 
     def attention_inputs(self, found: _Pass, k: int) -> dict[str, Tensor]:
         """Pooled inputs of step k's modules, (N*T, C)."""
@@ -175,9 +176,7 @@ class _Device:
         return torch.nonzero(self._meta.alpha[k]).flatten().tolist()
 
     def _keys(self, k: int) -> dict[str, int]:
-        layers = self._network.layers
-        attended = [i for i in self._updated(k) if self._config.attention and not layers[i].is_output]
-        return {f"{layers[i].name}.{side}": i for i in attended for side in SIDES}
+        return attended(self._network.layers, self._updated(k), self._config)
 
     def _call(
         self,

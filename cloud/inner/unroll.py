@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import SIDES, Attention, gradient_input
+from .attention import Attention, attended, gradient_input, limits
 from .base import Batch, MethodConfig
 from .kinds import Ran, pooled, scaled_gradient
 from .network import LayerCall, Network
@@ -69,9 +69,9 @@ class Unroll:
         self.weights |= {name: self._per_task(learned[name]) for i in self._open for name in network.names(i)}
         self._frontier = network.frontier(self._open)
         self._support, self._query = self._prefix(batch.support_x), self._prefix(batch.query_x)
-        attended = [i for i in self._open if config.attention and not network.layers[i].is_output]
-        self._keys = {f"{network.layers[i].name}.{side}": i for i in attended for side in SIDES}
-        self._attention = Attention(learned, list(self._keys), {"fw": config.rho_fw, "bw": config.rho_bw})
+        self._keys = attended(network.layers, self._open, config)
+        rho = {"fw": config.rho_fw, "bw": config.rho_bw}
+        self._attention = Attention(learned, list(self._keys), rho, limits(self._keys, config))
         self._per_sample = config.attention_over == "sample" and bool(self._keys)
         self._changes = self._sample_changes if self._per_sample else self._batch_changes
 

@@ -53,26 +53,29 @@ def random_batch(tasks: int = 3, samples: int = 6, queries: int = 5, seed: int =
     return Batch(images(samples), labels(samples), images(queries), labels(queries))
 
 
-def plain_kept(pi: Tensor, rho: float) -> Tensor:
-    """Drop the smallest count of ascending entries whose sum reaches rho, at most all but one."""
+def plain_kept(pi: Tensor, rho: float, cap: int | None) -> Tensor:
+    """Drop the smallest count of ascending entries whose sum reaches rho, and what exceeds the cap; one stays."""
     values = pi.detach().tolist()
     order = sorted(range(len(values)), key=lambda c: (values[c], c))
     kept = torch.ones(len(pi), dtype=torch.bool)
     total, dropped = 0.0, 0
-    while rho > 0 and total < rho and dropped < len(pi) - 1:
+    least = len(pi) - (cap or len(pi))
+    while (dropped < least or (rho > 0 and total < rho)) and dropped < len(pi) - 1:
         total += values[order[dropped]]
         kept[order[dropped]] = False
         dropped += 1
     return kept
 
 
-def plain_gamma(params: Mapping[str, Tensor], key: str, pooled: Tensor, rho: float) -> Tensor:
+def plain_gamma(
+    params: Mapping[str, Tensor], key: str, pooled: Tensor, rho: float, cap: int | None = None
+) -> Tensor:
     """One module on pooled inputs (N, C), mean over the batch; gamma (C,)."""
     w1, b1, w2, b2 = (params[f"attention.{key}.{part}"] for part in (
         "hidden.weight", "hidden.bias", "out.weight", "out.bias"))  # fmt: skip
     logits = F.linear(F.relu(F.linear(pooled, w1, b1)), w2, b2).mean(0)
     pi = F.softmax(logits, -1)
-    clipped = torch.where(plain_kept(pi, rho), pi, torch.zeros_like(pi))
+    clipped = torch.where(plain_kept(pi, rho, cap), pi, torch.zeros_like(pi))
     clipped = clipped / clipped.sum() * len(pi)
     return len(pi) * pi + (clipped - len(pi) * pi).detach()
 
@@ -155,7 +158,7 @@ class PlainTask:
         )
         if self.config.bw_input == "rms":
             pooled_g = pooled_g / (pooled_g.detach().square().mean(1, keepdim=True).sqrt() + 1e-12)
-        fw = plain_gamma(self.learned, f"{name}.fw", pooled_x, self.config.rho_fw)
+        fw = plain_gamma(self.learned, f"{name}.fw", pooled_x, self.config.rho_fw, self.config.cap)
         return fw, plain_gamma(self.learned, f"{name}.bw", pooled_g, self.config.rho_bw)
 
 

@@ -44,7 +44,9 @@ def one_sample_at_a_time(network, config, meta, x, y):
 
 
 @pytest.mark.parametrize("zeros", ZEROS)
-@pytest.mark.parametrize("settings", [{}, {"rho_bw": 0.3, "bw_input": "raw"}, {"attention": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"rho_bw": 0.3, "bw_input": "raw"}, {"attention": False}, {"rho_fw": 0.0, "cap": 2}]
+)
 def test_adaptation_equals_the_mean_over_samples_of_their_own_scaled_gradients(zeros, settings):
     network, config, meta = prepared(zeros, **settings)
     batch = random_batch()
@@ -121,6 +123,18 @@ def test_caps_bound_the_kept_channels():
     kept = adapt(network, config, meta, batch.support_x, batch.support_y, caps=caps).kept
     assert [int(step["conv2.fw"].sum(-1).max()) for step in kept] == [1, 2, 2]
     assert int(kept[2]["norm1.fw"].sum(-1).max()) == 1
+
+
+def test_the_methods_cap_bounds_forward_attention_only_and_callers_caps_lower_it():
+    network, config, meta = prepared("dense", rho_fw=0.0, cap=2)
+    batch = random_batch()
+    kept = adapt(network, config, meta, batch.support_x, batch.support_y).kept[0]
+    assert {int(mask.sum(-1).max()) for key, mask in kept.items() if key.endswith(".fw")} == {2}
+    assert all(bool(mask.all()) for key, mask in kept.items() if key.endswith(".bw"))
+    caps = [{"conv2.fw": 1, "norm2.fw": 3}] * 3
+    kept = adapt(network, config, meta, batch.support_x, batch.support_y, caps=caps).kept[0]
+    assert int(kept["conv2.fw"].sum(-1).max()) == 1
+    assert int(kept["norm2.fw"].sum(-1).max()) == 2
 
 
 def test_single_precision_follows_double_precision():

@@ -20,6 +20,8 @@ SETTINGS = {
     "p-meta raw": ("p-meta", {"bw_input": "raw", "rho_fw": 0.5, "rho_bw": 0.3, "attention_ratio": 2}),
     "p-meta in chunks": ("p-meta", {"tasks_per_chunk": 2}),
     "p-meta per sample": ("p-meta", {"attention_over": "sample"}),
+    "p-meta with a cap": ("p-meta", {"rho_fw": 0.0, "cap": 2}),
+    "p-meta per sample with a cap": ("p-meta", {"attention_over": "sample", "rho_fw": 0.0, "cap": 2}),
     "p-meta per sample, raw": ("p-meta", {"attention_over": "sample", "bw_input": "raw", "rho_bw": 0.3}),
 }
 
