@@ -50,6 +50,8 @@ def _select_channels(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: A
     cap = kept.shape[1]
     for sample in range(x.shape[0]):
         channels = np.flatnonzero(gamma[sample])
+        if not np.isfinite(gamma[sample]).all():  # for the finite check of the gradient to find
+            channels = np.arange(cap)
         if channels.size > cap:
             raise ValueError(
                 f"SelectChannels: sample {sample} keeps {channels.size} channels of at most {cap}"

@@ -302,22 +302,27 @@ def test_ctrl_c_during_the_updates_waits_until_all_are_applied(monkeypatch: pyte
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("net", [NETS["plain"], NETS["attention"]], ids=["plain", "attention"])
+@pytest.mark.parametrize("storage", ["dense", "sparse"])
 @pytest.mark.parametrize("micro_batch", [1, SAMPLES])
-def test_a_loss_that_overflows_stops_before_the_weights_are_touched(micro_batch: int) -> None:
-    program = conv_program(Net())
-    weights, support = random_weights(program), random_support(samples=SAMPLES)
+def test_a_loss_that_overflows_stops_before_the_weights_are_touched(
+    net: Net, storage: str, micro_batch: int
+) -> None:
+    program = conv_program(net)
+    weights, support = random_weights(program), random_support(net, SAMPLES)
     weights.tensors["alpha"][1] = 1e38
     with (
         np.errstate(all="ignore"),
         pytest.raises(NonFiniteError, match=r"step 3 of 3: .* is not finite") as stopped,
     ):
-        adapt(program, weights, support, micro_batch)
+        adapt(program, weights, support, micro_batch, storage)
     kept = stopped.value.adaptation
     assert kept.steps_done == 2
     assert len(kept.losses) == 2
 
 
-def test_a_nan_in_a_gradient_names_the_gradient_and_keeps_the_weights() -> None:
+@pytest.mark.parametrize("storage", ["dense", "sparse"])
+def test_a_nan_in_a_gradient_names_the_gradient_and_keeps_the_weights(storage: str) -> None:
     program = conv_program(NETS["attention"])
     weights, support = random_weights(program), random_support(NETS["attention"], SAMPLES)
     weights.tensors["attention::conv2::fw::b2"][:] = np.nan
@@ -325,7 +330,7 @@ def test_a_nan_in_a_gradient_names_the_gradient_and_keeps_the_weights() -> None:
         np.errstate(all="ignore"),
         pytest.raises(NonFiniteError, match=r"grad::conv2\.weight is not finite") as stopped,
     ):
-        adapt(program, weights, support, 4)
+        adapt(program, weights, support, 4, storage)
     kept = stopped.value.adaptation
     assert kept.steps_done == 0
     assert largest_difference(kept.updated, {name: weights.tensors[name] for name in kept.updated}) == 0
