@@ -1,7 +1,8 @@
-"""A second environment with an older onnxruntime, built once and kept in pytest's cache."""
+"""What all tests share: Ctrl-C that works, and a second environment with an older onnxruntime."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 import pytest
 
 OLD_ONNXRUNTIME = "1.19.2"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Let Ctrl-C reach the tests' processes also where the suite runs in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
