@@ -15,7 +15,7 @@ def clipped(pi: Array, rho: float, cap: int | None) -> Array:
     Ascending and stable: among equals the lower index goes first. C - cap or more are dropped, never all.
     """
     order = np.argsort(pi, kind="stable")
-    dropped = int(np.searchsorted(np.cumsum(pi[order]), rho)) + 1 if rho > 0 else 0
+    dropped = int(np.searchsorted(np.cumsum(pi[order]), pi.dtype.type(rho))) + 1 if rho > 0 else 0
     if cap is not None:
         dropped = max(dropped, pi.size - cap)
     keep = np.ones_like(pi)
