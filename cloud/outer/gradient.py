@@ -47,14 +47,17 @@ def outer_gradient(
         name: torch.stack([part.grads[name] for part in parts]).sum(0) / len(batch) for name in meta.learned
     }
     if config.gradient_clamp is not None:
-        total = {
-            name: value.clamp(-config.gradient_clamp, config.gradient_clamp) for name, value in total.items()
-        }
+        total = {name: clamped(value, config.gradient_clamp) for name, value in total.items()}
     metrics = {name: sum(part.metrics[name] for part in parts) / len(batch) for name in parts[0].metrics}
     metrics["zero_step_sizes"] = float((meta.alpha == 0).double().mean())
     metrics["active_layers"] = float((meta.alpha != 0).any(0).sum())
     benefit = torch.stack([part.benefit for part in parts]).sum(0) / len(batch)
     return MetaGradient(total, metrics, benefit)
+
+
+def clamped(value: Tensor, limit: float) -> Tensor:
+    """Finite entries within +-limit; infinite ones stay, so that the training loop notices them."""
+    return torch.where(value.isfinite(), value.clamp(-limit, limit), value)
 
 
 def _chunk_gradient(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from edge_adapt.cloud.inner.base import Meta, MethodConfig
 from edge_adapt.cloud.outer import METHODS
-from edge_adapt.cloud.outer.gradient import step_weights
+from edge_adapt.cloud.outer.gradient import clamped, step_weights
 from torch.nn import functional as F
 
 from .plain import PlainTask, plain_gradient, random_batch, small_network
@@ -146,3 +146,9 @@ def test_gradients_are_clamped_per_element():
     _, method, meta = prepared("maml++", gradient_clamp=1e-3)
     grads = method.meta_gradient(meta, random_batch(), progress=0.0).grads
     assert max(float(value.abs().max()) for value in grads.values()) == 1e-3
+
+
+def test_a_gradient_that_overflows_is_not_clamped_to_a_number():
+    values = torch.tensor([-torch.inf, -2.0, 0.5, 2.0, torch.inf, torch.nan])
+    expected = torch.tensor([-torch.inf, -1.0, 0.5, 1.0, torch.inf, torch.nan])
+    torch.testing.assert_close(clamped(values, 1.0), expected, rtol=0, atol=0, equal_nan=True)
