@@ -6,6 +6,7 @@ A task's tensors have equal shapes within a batch and are stacked in front: supp
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +133,8 @@ class MethodConfig:
             "prune_at",
         )
         checks |= {name: (0 <= getattr(self, name) <= 1, "in [0, 1]") for name in fractions}
-        for name, (holds, expected) in checks.items():
+        unbounded = ("inner_step_size", "penalty_strength", "alpha_rate", "gradient_clamp")
+        finite = [(name, (math.isfinite(getattr(self, name) or 0), "finite")) for name in unbounded]
+        for name, (holds, expected) in [*finite, *checks.items()]:
             if not holds:
                 raise ValueError(f"method setting {name} must be {expected}, got {getattr(self, name)!r}")

@@ -114,6 +114,10 @@ def test_resuming_from_saved_meta_parameters_gives_the_same_numbers():
         ("target_fraction", 1.5, r"in \[0, 1\]"),
         ("cap", 0, "at least 1"),
         ("tasks_per_chunk", 0, "at least 1"),
+        ("inner_step_size", float("inf"), "finite"),
+        ("penalty_strength", float("inf"), "finite"),
+        ("alpha_rate", float("nan"), "finite"),
+        ("gradient_clamp", float("inf"), "finite"),
     ],
 )
 def test_settings_name_the_field_that_is_wrong(field, value, expected):
