@@ -31,7 +31,7 @@ class AttentionModule:
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """How pi becomes gamma (p-Meta sec. 3.3, Alg. 1).
+    """How pi becomes gamma (p-Meta sec. 3.3, Alg. 1); ExportError names a field out of its range.
 
     Attributes:
         rho_fw: share of the attention that clipping may drop, input side; in [0, 1).
@@ -48,6 +48,11 @@ class AttentionSettings:
     def __post_init__(self) -> None:
         if self.bw_input not in BW_INPUTS:
             raise ExportError(f"bw_input: expected one of {', '.join(BW_INPUTS)}, got {self.bw_input!r}")
+        for name in ("rho_fw", "rho_bw"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ExportError(f"{name}: expected a share in [0, 1), got {getattr(self, name)!r}")
+        if self.cap is not None and self.cap < 1:
+            raise ExportError(f"cap: expected at least 1 channel, or None, got {self.cap!r}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Source:
         settings: how attention selects channels.
         samples: support samples the model was meta-trained for.
         caps: (K, L) most channels that forward attention kept on validation tasks, or None.
-        benefits: (K, L) mean of alpha*|g|^2 on validation tasks, or None.
+        benefits: (K, L) mean of alpha * <g, gamma * g> on validation tasks, or None.
         provenance: recipe, seed, versions, meta-test accuracy.
 
     Raises:

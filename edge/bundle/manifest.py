@@ -27,7 +27,7 @@ class ManifestLayer:
         input_words: m(x) of one sample.
         macs: forward multiply-accumulates of one sample.
         cap: most channels kept by forward attention, per step; None without attention.
-        benefit: mean over validation tasks of alpha*|g|^2, per step; None where it was not measured.
+        benefit: mean over validation tasks of alpha * <g, gamma * g>, per step; None where it was not measured.
     """
 
     name: str

@@ -14,7 +14,7 @@ from edge_adapt.export import ExportError, export_bundle
 from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.capture import capture, to_onnx
 from edge_adapt.export.onnx_import import import_forward
-from edge_adapt.export.source import Source
+from edge_adapt.export.source import AttentionSettings, Source
 from torch import nn
 
 from .cases import Residual, stack
@@ -249,3 +249,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(ExportError, match=r"'conv2.weight' has values that are not finite"):
         export_bundle(source, tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rho_fw", 1.0),
+        ("rho_fw", -0.1),
+        ("rho_bw", 1.5),
+        ("rho_bw", float("nan")),
+        ("cap", 0),
+        ("bw_input", "l2"),
+    ],
+)
+def test_attention_settings_out_of_range_are_refused_by_name(field, value):
+    with pytest.raises(ExportError, match=f"{field}: expected .* got {value!r}"):
+        AttentionSettings(**{field: value})
