@@ -12,10 +12,13 @@ from .config import RunConfig, method_settings
 from .errors import ConfigError
 from .finish import finish
 from .loop import Job, begin, run
+from .outer import MethodConfig
 from .progress import Progress
 from .recipes import read_recipe
 from .run_directory import RunDirectory
 from .trained_run import TrainedRun, load_run
+
+ATTENTION_SETTINGS = ("rho_fw", "rho_bw", "cap", "bw_input", "attention_over", "attention_ratio")
 
 
 def train(
@@ -39,7 +42,8 @@ def train(
         progress: show a progress bar on stderr.
 
     Raises:
-        ConfigError: a setting that is unknown, out of range, fixed by the method, or does not fit the data.
+        ConfigError: a setting that is unknown, out of range, fixed by the method, without effect, or does not
+            fit the data.
         TrainingError: the loss is no longer a number (the last good checkpoint is kept), or no validated
             state met the method's constraint.
         KeyboardInterrupt: after the state was saved.
@@ -62,8 +66,22 @@ def train(
 def _refuse_ignored(asked: RunConfig, parts: Parts, changes: Iterable[str]) -> None:
     """A setting of the method that was asked for must be in force."""
     wanted, in_force = method_settings(asked.method), method_settings(parts.config.method)
-    for name in changes:
-        section, _, key = name.partition(".")
-        if section == "method" and key in wanted and wanted[key] != in_force[key]:
+    asked_for = [key for section, _, key in (name.partition(".") for name in changes) if section == "method"]
+    idle = _idle(parts.config.method)
+    for key in (key for key in asked_for if key in wanted):
+        if wanted[key] != in_force[key]:
             fixed = f"{parts.method.name} fixes it to {in_force[key]!r}"
-            raise ConfigError(f"{name}: {fixed}, so {wanted[key]!r} would have no effect")
+            raise ConfigError(f"method.{key}: {fixed}, so {wanted[key]!r} would have no effect")
+        if key in idle and wanted[key]:
+            raise ConfigError(f"method.{key}: {wanted[key]!r} would have no effect, it needs {idle[key]}")
+
+
+def _idle(method: MethodConfig) -> dict[str, str]:
+    """Settings that another one switches off, with what they need; 0 and none are always accepted."""
+    needs = {
+        "attention = true": (method.attention, ATTENTION_SETTINGS),
+        "a penalty": (method.penalty != "none", ("penalty_strength", "warmup_fraction")),
+        'penalty = "peak"': (method.penalty == "peak", ("target_fraction", "prune_at")),
+        "first_order = false": (not method.first_order, ("first_order_until",)),
+    }
+    return {name: need for need, (met, names) in needs.items() if not met for name in names}

@@ -14,7 +14,7 @@ from .gradient import outer_gradient
 
 
 class Maml:
-    """Second order, or first order (FOMAML) with `first_order = true`; settings of attention are ignored."""
+    """Second order, or first order (FOMAML) with `first_order = true`; attention and penalty are switched off."""
 
     name: ClassVar[str] = "maml"
     paper: ClassVar[str] = "Finn et al., ICML 2017"

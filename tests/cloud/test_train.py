@@ -218,6 +218,26 @@ def test_a_setting_that_the_method_would_ignore_is_refused(run_tiny: Train, tmp_
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ({"method.name": "maml", "method.rho_fw": 0.5}, r"rho_fw: 0\.5 .* needs attention = true"),
+        ({"method.attention": False, "method.cap": 4}, r"cap: 4 .* needs attention = true"),
+        ({"method.name": "maml++", "method.penalty_strength": 0.1}, r"penalty_strength: .* a penalty"),
+        ({"method.penalty": "none", "method.penalty_strength": 0.1}, r"penalty_strength: .* a penalty"),
+        ({"method.penalty": "activations", "method.target_fraction": 0.4}, r'needs penalty = "peak"'),
+        ({"method.penalty": "none", "method.prune_at": 0.2}, r'prune_at: .* needs penalty = "peak"'),
+        ({"method.first_order": True, "method.first_order_until": 0.5}, r"needs first_order = false"),
+    ],
+)
+def test_a_setting_that_another_one_switches_off_is_refused(
+    overrides: dict[str, Any], message: str, run_tiny: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_tiny(tmp_path / "run", overrides)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
         ({"task.ways": 4}, r"ways"),
         ({"task.shots": 4}, r"shots"),
         ({"data.size": 8}, r"size must be at least 16"),

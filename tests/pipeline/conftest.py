@@ -15,7 +15,6 @@ SHORT = {
     "train.test_tasks": 4,
     "method.penalty": "none",
     "method.penalty_strength": 0.0,
-    "method.prune_at": 1.0,
     "task.queries": 5,
 }
 
