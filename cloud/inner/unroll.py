@@ -67,7 +67,7 @@ class Unroll:
         self._labels = rows(batch.support_y), rows(batch.query_y)
         self.weights = {name: learned[name] for name in network.parameters}
         self.weights |= {name: self._per_task(learned[name]) for i in self._open for name in network.names(i)}
-        self._frontier = network.frontier(self._open)
+        self._frontier = network.frontier(self._open) or (network.source,)
         self._support, self._query = self._prefix(batch.support_x), self._prefix(batch.query_x)
         self._keys = attended(network.layers, self._open, config)
         rho = {"fw": config.rho_fw, "bw": config.rho_bw}
@@ -83,7 +83,7 @@ class Unroll:
             known = {name: value.detach() for name, value in known.items()}
         logits, ran = self._forward(source, known)
         losses = task_losses(logits, self._labels[0], self._tasks)
-        plain, scaled = self._changes(losses.sum(), source, ran)
+        plain, scaled = self._changes(losses.sum(), source, ran) if self._open else ({}, {})
         return self._update(weights, alpha, plain, scaled, losses.detach())
 
     def query(self, weights: Weights) -> tuple[Tensor, Tensor]:

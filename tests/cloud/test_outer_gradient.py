@@ -123,6 +123,22 @@ def test_alpha_that_is_zero_still_gets_its_gradient():
     assert (grads["alpha"] != 0).all()
 
 
+@pytest.mark.parametrize("case", ["p-meta", "p-meta per sample"])
+def test_with_every_layer_frozen_the_gradient_is_that_of_the_initial_weights(case):
+    network, method, meta = prepared(case)
+    meta.fixed["open"] = torch.zeros(len(network.layers))
+    batch = random_batch()
+    result = method.meta_gradient(meta, batch, progress=0.0)
+    weights = {name: meta.learned[name].clone().requires_grad_() for name in network.parameters}
+    logits = torch.func.functional_call(network.module, weights, (batch.query_x.flatten(0, 1),))
+    loss = F.cross_entropy(logits, batch.query_y.flatten())
+    truth = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+    for name, value in result.grads.items():
+        expected = truth.get(name, torch.zeros_like(value))
+        torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12, msg=name)
+    assert not result.benefit.any()
+
+
 def test_multi_step_weights_follow_the_published_schedule():
     config = MethodConfig(inner_steps=5, multi_step_until=1.0)
     assert step_weights(config, 0.0) == pytest.approx([0.2] * 5)
