@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -25,7 +26,8 @@ def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> Non
     """Write model, layer table, pictures and, last, the result.
 
     Raises:
-        TrainingError: no validated state met the method's constraint.
+        TrainingError: no validated state met the method's constraint, or the kept one diverges on some task;
+            nothing is written.
     """
     if state.best is None:
         raise TrainingError(
@@ -37,11 +39,26 @@ def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> Non
     calibration = calibrate(network, settings, meta, draw_all(job.validation, config.validation_tasks))
     score = measure(network, settings, meta, draw_all(test, config.test_tasks))
     score = replace(score, accuracy_before=accuracy_before(network, meta, draw_all(test, config.test_tasks)))
+    _refuse_nan(job, score, calibration)
     replace_tensors(job.directory.model, {**meta.learned, "alpha": meta.alpha})
     replace_json(job.directory.layers, layer_rows(job, calibration))
     learning_curve(state.history, job.directory.path / "learning_curve.png")
     step_sizes(meta.alpha, [layer.name for layer in network.layers], job.directory.path / "step_sizes.png")
     replace_json(job.directory.result, _result(job, state, state.best, score))
+
+
+def _refuse_nan(job: Job, score: Score, calibration: Calibration) -> None:
+    measured = {
+        "test loss": [score.loss],
+        "test accuracy": [score.accuracy],
+        "benefit on validation tasks": [value for row in calibration.benefits for value in row],
+    }
+    for name, values in measured.items():
+        if not all(map(math.isfinite, values)):
+            raise TrainingError(
+                f"{job.directory.path}: the {name} of the kept state is not a number, so adaptation diverges; "
+                "start again with a lower method.inner_step_size or train.learning_rate"
+            )
 
 
 def layer_rows(job: Job, calibration: Calibration) -> list[dict[str, Any]]:

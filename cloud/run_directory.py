@@ -119,8 +119,12 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_json(path: Path, content: Any) -> None:
-    """Write JSON through a temporary sibling."""
-    replace_text(path, json.dumps(content, indent=2) + "\n")
+    """Write JSON through a temporary sibling.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON cannot say; nothing is written.
+    """
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

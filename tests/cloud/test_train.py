@@ -14,13 +14,14 @@ import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, load_run
 from edge_adapt.cloud.assemble import EVALUATION_SEEDS, assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.finish import finish
 from edge_adapt.cloud.loop import Job, TrainingError, begin, cosine, run
 from edge_adapt.cloud.outer import Meta
 from edge_adapt.cloud.outer.pmeta import PMeta
 from edge_adapt.cloud.progress import Progress
 from edge_adapt.cloud.recipes import read_recipe
-from edge_adapt.cloud.run_directory import RunDirectory
-from edge_adapt.cloud.state import State, load_checkpoint
+from edge_adapt.cloud.run_directory import RunDirectory, replace_json
+from edge_adapt.cloud.state import Best, State, load_checkpoint
 from edge_adapt.edge.cost import peak_dynamic_bytes
 
 Train = Callable[..., TrainedRun]
@@ -170,6 +171,27 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     state, _ = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert all(bool(value.isfinite().all()) for value in state.meta.learned.values())
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_kept_state_that_diverges_on_the_test_tasks_leaves_no_result(
+    recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    job = make_job(recipe, stripes, tmp_path / "run")
+    state = begin(job)
+    steep = replace(state.meta, learned={**state.meta.learned, "alpha": state.meta.alpha * 1e30})
+    state = replace(state, best=Best(1, 0.5, steep))
+    test = fixed_sampler(load_split(job.config.data, "test"), job.config.task)
+    with pytest.raises(TrainingError, match=r"the test loss of the kept state is not a number"):
+        finish(job, state, test, Progress(total=6, start=0, shown=False))
+    assert not {"model.safetensors", "layers.json", "result.json"} & {
+        p.name for p in job.directory.path.iterdir()
+    }
+
+
+def test_a_number_that_json_cannot_say_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        replace_json(tmp_path / "result.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
 
 
 class AcceptsOnlyTheMiddle(PMeta):
