@@ -10,8 +10,7 @@ from typing import Any
 
 from .assemble import draw_all
 from .calibrate import Calibration, calibrate
-from .loop import Job, TrainingError, active_layers
-from .outer import Meta
+from .loop import Job, TrainingError
 from .pictures import learning_curve, step_sizes
 from .progress import Progress
 from .run_directory import replace_json, replace_tensors
@@ -89,14 +88,9 @@ def _result(job: Job, state: State, best: Best, score: Score) -> dict[str, Any]:
             "tasks": config.train.validation_tasks,
         },
         "test": asdict(score),
-        "zero_step_sizes": zero_share(best.meta),
-        "active_layers": active_layers(best.meta),
+        "zero_step_sizes": best.meta.zero_share,
+        "active_layers": int(best.meta.updated.sum()),
         "seconds": round(state.seconds, 1),
         "input": job.parts.spec.to_json(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-
-
-def zero_share(meta: Meta) -> float:
-    """Share of the step sizes that are exactly zero."""
-    return float((meta.alpha == 0).double().mean())

@@ -12,7 +12,6 @@ from torch import Tensor
 from . import adam
 from .assemble import Parts, draw, draw_all
 from .config import RunConfig
-from .outer import Meta
 from .progress import Progress
 from .run_directory import RunDirectory
 from .score import measure
@@ -133,8 +132,8 @@ def _validate(job: Job, state: State) -> State:
         "validation_loss": score.loss,
         "validation_accuracy": score.accuracy,
         "validation_ci95": score.ci95,
-        "active_layers": active_layers(state.meta),
-        "zero_step_sizes": float((state.meta.alpha == 0).double().mean()),
+        "active_layers": int(state.meta.updated.sum()),
+        "zero_step_sizes": state.meta.zero_share,
         "kept": int(best is not None and best.step == state.step),
         "seconds": round(seconds, 2),
     }
@@ -149,11 +148,6 @@ def _eligible(parts: Parts, state: State) -> bool:
 
 def _mean(state: State, name: str) -> float:
     return sum(metrics[name] for metrics in state.pending) / len(state.pending)
-
-
-def active_layers(meta: Meta) -> int:
-    """Layers with a step size other than zero at some step."""
-    return int((meta.alpha != 0).any(0).sum())
 
 
 def cosine(progress: float, floor: float) -> float:

@@ -60,6 +60,16 @@ class Meta:
         """Step sizes (K, L), exact zeros where a layer is not updated."""
         return self.learned["alpha"] if "alpha" in self.learned else self.fixed["alpha"]
 
+    @property
+    def updated(self) -> Tensor:
+        """Whether any step updates a layer, bool (L,)."""
+        return (self.alpha != 0).any(0)
+
+    @property
+    def zero_share(self) -> float:
+        """Share of the step sizes that are exactly zero."""
+        return float((self.alpha == 0).double().mean())
+
     def to(self, *args: Any) -> Meta:
         """The same meta-parameters in another dtype or on another device."""
         return Meta(

@@ -108,7 +108,7 @@ class _Device:
         self._network, self._config, self._meta = network, config, meta
         self._tasks, self._samples = y.shape
         self._labels = rows(y)
-        updated = torch.nonzero((meta.alpha != 0).any(0)).flatten().tolist()
+        updated = torch.nonzero(meta.updated).flatten().tolist()
         self.weights = {name: meta.learned[name] for name in network.parameters}
         for name in (name for index in updated for name in network.names(index)):
             self.weights[name] = self.weights[name].expand(self._tasks, *self.weights[name].shape)

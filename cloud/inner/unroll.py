@@ -20,10 +20,9 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One inner step's result: new weights, detached support loss (T,) and benefit (T, L) before it."""
+    """One inner step's result: new weights, and its benefit (T, L)."""
 
     weights: dict[str, Tensor]
-    loss: Tensor
     benefit: Tensor
 
 
@@ -84,7 +83,7 @@ class Unroll:
         logits, ran = self._forward(source, known)
         losses = task_losses(logits, self._labels[0], self._tasks)
         plain, scaled = self._changes(losses.sum(), source, ran) if self._open else ({}, {})
-        return self._update(weights, alpha, plain, scaled, losses.detach())
+        return self._update(weights, alpha, plain, scaled)
 
     def query(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Query loss (T,), differentiable, and accuracy (T,)."""
@@ -171,14 +170,12 @@ class Unroll:
         names = {index: self._network.layers[index].name for index in self._keys.values()}
         return {index: (gammas[f"{name}.fw"], gammas[f"{name}.bw"]) for index, name in names.items()}
 
-    def _update(
-        self, weights: Weights, alpha: Tensor, plain: Weights, scaled: Weights, losses: Tensor
-    ) -> Step:
+    def _update(self, weights: Weights, alpha: Tensor, plain: Weights, scaled: Weights) -> Step:
         updated = dict(weights)
-        benefit = losses.new_zeros(self._tasks, len(self._network.layers))
+        benefit = alpha.new_zeros(self._tasks, len(self._network.layers))
         for index in self._open:
             for name in self._network.names(index):
                 change = scaled[name]
                 updated[name] = weights[name] - alpha[index] * change
                 benefit[:, index] += (plain[name].detach() * change.detach()).flatten(1).sum(1)
-        return Step(updated, losses, benefit * alpha.detach())
+        return Step(updated, benefit * alpha.detach())

@@ -15,7 +15,7 @@ def open_layers(meta: Meta) -> tuple[int, ...]:
     """Layers that may be updated: not frozen for good, and with a learned or non-zero step size."""
     allowed = meta.fixed.get("open", torch.ones(meta.alpha.shape[1]))
     if "alpha" not in meta.learned:
-        allowed = allowed * (meta.alpha != 0).any(0)
+        allowed = allowed * meta.updated
     return tuple(torch.nonzero(allowed).flatten().tolist())
 
 
@@ -49,8 +49,7 @@ def outer_gradient(
     if config.gradient_clamp is not None:
         total = {name: clamped(value, config.gradient_clamp) for name, value in total.items()}
     metrics = {name: sum(part.metrics[name] for part in parts) / len(batch) for name in parts[0].metrics}
-    metrics["zero_step_sizes"] = float((meta.alpha == 0).double().mean())
-    metrics["active_layers"] = float((meta.alpha != 0).any(0).sum())
+    metrics["active_layers"] = float(meta.updated.sum())
     benefit = torch.stack([part.benefit for part in parts]).sum(0) / len(batch)
     return MetaGradient(total, metrics, benefit)
 
@@ -78,9 +77,5 @@ def _chunk_gradient(
             losses, accuracy = unroll.query(weights)
             total = total + weight * losses.sum()
     found = torch.autograd.grad(total, list(learned.values()), allow_unused=True, materialize_grads=True)
-    metrics = {
-        "query_loss": float(losses.detach().sum()),
-        "query_accuracy": float(accuracy.sum()),
-        "support_loss": float(step.loss.sum()),
-    }
+    metrics = {"query_loss": float(losses.detach().sum()), "query_accuracy": float(accuracy.sum())}
     return MetaGradient(dict(zip(learned, found, strict=True)), metrics, benefit)

@@ -89,6 +89,13 @@ def test_one_step_of_maml_on_softmax_regression_has_its_closed_form():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
+def test_meta_parameters_say_which_layers_are_updated_and_how_many_step_sizes_are_zero():
+    alpha = torch.tensor([[0.0, 0.1, 0.0, 0.0], [0.0, 0.2, -0.3, 0.0]])
+    for meta in (Meta({"alpha": alpha}, {}), Meta({}, {"alpha": alpha})):
+        assert meta.updated.tolist() == [False, True, True, False]
+        assert meta.zero_share == 5 / 8
+
+
 def test_resuming_from_saved_meta_parameters_gives_the_same_numbers():
     """after_step and the gradient depend on nothing but meta, batch and progress."""
     method = METHODS["p-meta"](small_network(), MethodConfig(inner_steps=2, penalty="activations"))
