@@ -10,12 +10,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from ...edge.cost import Layer
+from ...edge.cost import Layer, kept_bound
 from .base import MethodConfig
 
 SIDES = ("fw", "bw")
@@ -50,12 +49,6 @@ def init_attention(layers: Sequence[Layer], ratio: int, generator: torch.Generat
             uniform = torch.rand(shape, generator=generator)
             params[f"attention.{key}.{part}"] = (2 * uniform - 1) / math.sqrt(fan_in)
     return params
-
-
-def kept_bound(channels: int, rho: float, cap: int | None = None) -> int:
-    """Most channels that clipping can keep: max(1, C - ceil(rho * C)) in integers, at most the cap."""
-    dropped = math.ceil(Fraction(str(rho)) * channels)
-    return max(1, min(channels - dropped, channels if cap is None else cap))
 
 
 def attended(layers: Sequence[Layer], chosen: Iterable[int], config: MethodConfig) -> dict[str, int]:

@@ -7,27 +7,15 @@ backward pass reads the input, `SelectChannels` stores the other channels, multi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 
+from ..cost import kept_bound
 from ..errors import BundleError
 from ..program import BATCH, Op, Program, Tensor
 from .order import Ordered
 
 _INPUT_POSITION = {"ConvWeightGrad": 0, "FcWeightGrad": 0, "GroupNormScaleGrad": 1}
-
-
-def provable_cap(channels: int, attrs: Mapping[str, object]) -> int:
-    """Return the most channels that clipping with these attributes can keep: max(1, C - ceil(rho*C)).
-
-    Fewer than rho*C of the ascending entries of a softmax never sum to rho. A set `cap` is a bound as well.
-    """
-    clipped = math.ceil(Fraction(repr(attrs["rho"])) * channels)
-    cap = max(1, channels - clipped)
-    limit = attrs.get("cap")
-    return cap if limit is None else max(1, min(cap, int(str(limit))))
 
 
 def with_caps(ordered: Ordered, caps: Mapping[str, int]) -> Ordered:
@@ -66,11 +54,16 @@ def sparse_storage(program: Program, ordered: Ordered) -> tuple[Ordered, dict[st
         maker, channels = attention[op.inputs[3]]
         if len(readers) > 1 or ordered.ops.index(maker) >= ordered.forward:
             continue
-        new = _kept_tensors(program.tensors[saved], op.layer, provable_cap(channels, maker.attrs))
+        new = _kept_tensors(program.tensors[saved], op.layer, _most_kept(channels, maker.attrs))
         if sum(t.size_bytes(1) for t in new) < program.tensors[saved].size_bytes(1):
             tensors.update({tensor.name: tensor for tensor in new})
             result = _rewrite(result, op, maker, saved, new)
     return result, tensors
+
+
+def _most_kept(channels: int, attrs: Mapping[str, object]) -> int:
+    cap = attrs.get("cap")
+    return kept_bound(channels, float(str(attrs["rho"])), None if cap is None else int(str(cap)))
 
 
 def _kept_tensors(saved: Tensor, layer: str, cap: int) -> tuple[Tensor, Tensor]:

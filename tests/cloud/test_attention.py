@@ -12,11 +12,10 @@ from edge_adapt.cloud.inner.attention import (
     clip_and_normalise,
     gradient_input,
     init_attention,
-    kept_bound,
     select,
     slots,
 )
-from edge_adapt.edge.cost import Layer
+from edge_adapt.edge.cost import Layer, kept_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,13 +75,6 @@ def test_clip_and_normalise_follows_its_definition(logits, rho, cap):
     gamma = clip_and_normalise(pi, select(pi, rho, kept_bound(len(logits), rho, cap)))
     np.testing.assert_allclose(gamma.numpy(), numpy_gamma(pi.numpy(), rho, cap), rtol=1e-12, atol=1e-12)
     assert int((gamma > 0).sum()) <= kept_bound(len(logits), rho, cap)
-
-
-def test_kept_bound_is_computed_in_integers():
-    assert [kept_bound(c, 0.3) for c in (1, 2, 10, 20, 32)] == [1, 1, 7, 14, 22]
-    assert kept_bound(10, 0.7) == 3
-    assert kept_bound(32, 0.0) == 32
-    assert kept_bound(32, 0.3, cap=8) == 8
 
 
 def test_straight_through_has_the_gradient_of_the_unclipped_output():

@@ -1,11 +1,11 @@
-"""Bytes and multiply-accumulates per layer by hand; how the dynamic peak moves with the layer mask."""
+"""Bytes per layer and what clipping keeps, by hand; how the dynamic peak moves with the layer mask."""
 
 from __future__ import annotations
 
 from itertools import product
 
 import pytest
-from edge_adapt.edge.cost import Layer, accumulator_bytes, adaptation_macs, peak_dynamic_bytes
+from edge_adapt.edge.cost import Layer, accumulator_bytes, kept_bound, peak_dynamic_bytes
 
 CONV1 = Layer("conv1", "conv", 320, 784, 25088, 1, 32, 1, 9)
 NORM1 = Layer("norm1", "norm", 64, 25088, 25088, 32, 32, 8, 1, relu_words=25088, pooled_words=6272)
@@ -68,11 +68,9 @@ def test_mask_bytes_are_rounded_up():
     assert Layer("n", "norm", 2, 9, 9, 1, 1, 1, 1, relu_words=9, pooled_words=5).mask_bytes == 2 + 2
 
 
-def test_macs_count_forward_weight_gradients_and_input_gradients_above_the_lowest_updated_layer():
-    forward = 25088 * 9 + 25088 + (6272 + 1568 + 288) * 288 + 6272 + 1568 + 288 + 5 * 32
-    assert adaptation_macs(TABLE, [False] * 9) == forward
-    assert adaptation_macs(TABLE, DENSE) == 3 * forward - 25088 * 9
-    assert adaptation_macs(TABLE, [layer.is_output for layer in TABLE]) == forward + 5 * 32
-    conv4_and_head = [layer.name in ("conv4", "fc") for layer in TABLE]
-    above = 288 + 5 * 32
-    assert adaptation_macs(TABLE, conv4_and_head) == forward + 288 * 288 + 5 * 32 + above
+def test_the_most_channels_clipping_keeps_are_counted_in_integers():
+    """0.1 * 10 and 0.7 * 10 in binary floating point lie beside 1 and 7."""
+    assert [kept_bound(channels, 0.3) for channels in (1, 2, 10, 20, 32)] == [1, 1, 7, 14, 22]
+    assert [kept_bound(10, rho) for rho in (0.0, 0.1, 0.7, 1.0)] == [10, 9, 3, 1]
+    assert kept_bound(32, 0.3, cap=8) == 8
+    assert kept_bound(10, 0.7, cap=4) == 3

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from edge_adapt.edge.cost import kept_bound
 from edge_adapt.edge.errors import BundleError
 from edge_adapt.edge.lower import StepProgram, lower, lower_predict
-from edge_adapt.edge.lower.sparse import provable_cap
 from edge_adapt.edge.reference import KERNELS
 from edge_adapt.edge.reference.attention import clipped
 from hypothesis import given
@@ -206,19 +206,12 @@ def test_a_lower_cap_reaches_attention_and_storage() -> None:
     st.sampled_from([0.0, 1e-4, 1.0, 5.0]),
     st.integers(0, 2**31),
 )
-def test_clipping_never_keeps_more_than_the_provable_cap(
+def test_clipping_never_keeps_more_than_the_bound(
     channels: int, rho: float, spread: float, seed: int
 ) -> None:
     logits = np.random.default_rng(seed).normal(0, spread, channels)
     pi = (np.exp(logits) / np.exp(logits).sum()).astype(np.float32)
-    assert clipped(pi, rho, None).sum() <= provable_cap(channels, {"rho": rho, "cap": None})
-
-
-@pytest.mark.parametrize(
-    ("rho", "cap", "expected"), [(0.3, None, 7), (0.1, None, 9), (0.3, 4, 4), (1.0, None, 1)]
-)
-def test_the_provable_cap_is_counted_in_integers(rho: float, cap: int | None, expected: int) -> None:
-    assert provable_cap(10, {"rho": rho, "cap": cap}) == expected
+    assert clipped(pi, rho, None).sum() <= kept_bound(channels, rho)
 
 
 def test_a_gradient_that_no_gradient_operation_writes_is_refused() -> None:
