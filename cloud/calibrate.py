@@ -20,8 +20,8 @@ class Calibration:
     """Measured on tasks at the device's semantics (per sample).
 
     Attributes:
-        caps: per layer, per step: the 99th percentile (a count that occurs) of the channels that forward
-            attention keeps for one sample, 0 where the layer is not updated; None without attention.
+        caps: per layer, per step: the 99th percentile, rounded up to a count that occurs, of the channels that
+            forward attention keeps for one sample, 0 where the layer is not updated; None without attention.
         benefits: per layer, per step: mean over tasks of alpha * <g, gamma * g>, to first order the decrease
             of the loss.
     """
