@@ -16,7 +16,16 @@ FORMAT_VERSION = 1
 BATCH = "N"
 SECTIONS = ("forward", "loss", "backward", "attention", "update")
 ROLES = ("param", "step-size", "attention-param", "input", "saved", "temporary", "gradient")
-DTYPE_BITS = {"float32": 32, "float64": 64, "int64": 64, "int32": 32, "uint8": 8, "bit4": 4, "bit2": 2, "bit1": 1}
+DTYPE_BITS = {
+    "float32": 32,
+    "float64": 64,
+    "int64": 64,
+    "int32": 32,
+    "uint8": 8,
+    "bit4": 4,
+    "bit2": 2,
+    "bit1": 1,
+}
 
 Attr = int | float | str | bool | None | list[int]
 
@@ -117,7 +126,8 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "outputs": dict(program.outputs),
         "layers": [_layer_to_json(layer) for layer in program.layers],
         "tensors": {
-            t.name: {"shape": list(t.shape), "dtype": t.dtype, "role": t.role} for t in program.tensors.values()
+            t.name: {"shape": list(t.shape), "dtype": t.dtype, "role": t.role}
+            for t in program.tensors.values()
         },
         "sections": {name: [_op_to_json(op) for op in ops] for name, ops in program.sections.items()},
     }
@@ -126,11 +136,14 @@ def program_to_json(program: Program) -> dict[str, Any]:
 def program_from_json(data: Mapping[str, Any]) -> Program:
     """Read the JSON object of `program.json`; raises BundleError naming what is wrong and where."""
     if data.get("format") != FORMAT_VERSION:
-        raise BundleError(f"program.json: format {data.get('format')!r} is not known, expected {FORMAT_VERSION}")
+        raise BundleError(
+            f"program.json: format {data.get('format')!r} is not known, expected {FORMAT_VERSION}"
+        )
     try:
         program = Program(
             tensors={
-                name: Tensor(name, tuple(t["shape"]), t["dtype"], t["role"]) for name, t in data["tensors"].items()
+                name: Tensor(name, tuple(t["shape"]), t["dtype"], t["role"])
+                for name, t in data["tensors"].items()
             },
             sections={name: tuple(_op_from_json(op) for op in ops) for name, ops in data["sections"].items()},
             layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
@@ -148,7 +161,9 @@ def check_program(program: Program) -> None:
     """Raise BundleError unless every tensor is known and defined before it is used, exactly once."""
     for tensor in program.tensors.values():
         if tensor.dtype not in DTYPE_BITS or tensor.role not in ROLES:
-            raise BundleError(f"program: tensor {tensor.name!r} has dtype {tensor.dtype!r}, role {tensor.role!r}")
+            raise BundleError(
+                f"program: tensor {tensor.name!r} has dtype {tensor.dtype!r}, role {tensor.role!r}"
+            )
         if any(axis != BATCH and (not isinstance(axis, int) or axis < 0) for axis in tensor.shape):
             raise BundleError(f"program: tensor {tensor.name!r} has shape {list(tensor.shape)}")
     if unknown := set(program.sections) - set(SECTIONS):
@@ -166,11 +181,17 @@ def check_program(program: Program) -> None:
 
 
 def _check_sources(program: Program, produced: set[str]) -> None:
-    given = {t.name for t in program.tensors.values() if t.role in ("param", "step-size", "attention-param", "input")}
+    given = {
+        t.name
+        for t in program.tensors.values()
+        if t.role in ("param", "step-size", "attention-param", "input")
+    }
     for op in program.ops():
         for name in filter(None, op.inputs):
             if name not in produced and name not in given:
-                raise BundleError(f"program: {op.kind} of layer {op.layer!r} reads {name!r}, which nothing writes")
+                raise BundleError(
+                    f"program: {op.kind} of layer {op.layer!r} reads {name!r}, which nothing writes"
+                )
 
 
 def _op_to_json(op: Op) -> dict[str, Any]:
