@@ -69,7 +69,8 @@ def layers_within(
     """Freeze whole layers until the planned peak is at most target_fraction of the dense plan.
 
     Greedy: of all single layers and all runs of layers from the bottom, freeze the one that loses the least
-    benefit per planned byte saved; the output layer stays.
+    benefit per planned byte saved; the output layer stays. Then give back, most beneficial first, what a run
+    froze along with the layer that mattered (a norm below a large convolution costs next to nothing).
 
     Args:
         table: the layers.
@@ -90,6 +91,10 @@ def layers_within(
     mask = [on or layer.is_output for on, layer in zip(updated, table, strict=True)]
     while (peak := peak_dynamic_bytes(table, mask)) > target_fraction * dense:
         mask = min(_frozen_further(table, mask), key=lambda less: _price(table, mask, less, benefit, peak))
+    for index in sorted(range(len(table)), key=lambda i: -benefit[i]):
+        more = [on or i == index for i, on in enumerate(mask)]
+        if updated[index] and peak_dynamic_bytes(table, more) <= target_fraction * dense:
+            mask = more
     return mask
 
 

@@ -95,6 +95,22 @@ def test_layers_with_benefit_outlive_layers_without():
     assert not mask[6]
 
 
+@pytest.mark.parametrize("target", [0.48, 0.55, 0.6, 0.7])
+def test_no_frozen_layer_could_be_given_back_within_the_target(target):
+    dense = peak_dynamic_bytes(TABLE, DENSE)
+    for seed in range(20):
+        benefit = np.random.default_rng(seed).uniform(0, 1, 9).tolist()
+        mask = layers_within(TABLE, DENSE, benefit, target)
+        for index in range(9):
+            more = [on or i == index for i, on in enumerate(mask)]
+            assert mask[index] or peak_dynamic_bytes(TABLE, more) > target * dense
+
+
+def test_a_layer_that_was_not_updated_is_not_given_back():
+    updated = [False, *DENSE[1:]]
+    assert not layers_within(TABLE, updated, [9.0] * 9, 0.99)[0]
+
+
 def test_a_target_that_no_mask_meets_is_refused_with_the_smallest_that_can_be():
     with pytest.raises(ValueError, match=r"target_fraction 0\.2 .*updating only fc needs 0\.363"):
         METHODS["p-meta"](CONV4, MethodConfig(penalty="peak", target_fraction=0.2))
