@@ -16,5 +16,5 @@ threads_option = click.option(
     type=click.IntRange(min=1),
     callback=_set_threads,
     expose_value=False,
-    help="CPU threads for PyTorch (default: all cores).",
+    help="CPU threads for PyTorch (default: all cores). Runs repeat bit for bit with 1, else up to rounding.",
 )

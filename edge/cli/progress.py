@@ -17,11 +17,14 @@ class ProgressBar:
     def __init__(self) -> None:
         tqdm.monitor_interval = 0  # its thread would be counted as the run's memory
         self._bar = tqdm(unit="sample", disable=None, leave=False)
+        self._step = -1
 
     def show(self, progress: Progress) -> None:
-        """Draw how far the adaptation is."""
+        """Draw how far the adaptation is; every gradient step at least once."""
         self._bar.total = progress.steps * progress.samples
-        self._bar.set_description(f"step {progress.step + 1}/{progress.steps}", refresh=False)
+        if progress.step != self._step:
+            self._step = progress.step
+            self._bar.set_description(f"step {progress.step + 1}/{progress.steps}")
         self._bar.update(progress.step * progress.samples + progress.samples_done - self._bar.n)
 
     def __enter__(self) -> ProgressBar:

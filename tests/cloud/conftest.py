@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from edge_adapt.cloud import TrainedRun, train
 from PIL import Image
 
@@ -37,6 +38,12 @@ validate_every = 2
 validation_tasks = 6
 test_tasks = 6
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Runs repeat bit for bit with one thread; with several, sums are rounded in another order each time."""
+    torch.set_num_threads(1)
 
 
 def _stripes(generator: np.random.Generator, kind: int) -> Image.Image:
