@@ -37,8 +37,8 @@ def train(
         out: the run directory; must not exist or be empty, unless resuming.
         overrides: settings to change, e.g. {"train.outer_steps": 500, "method.rho_fw": 0.5}.
         data: the folder of images, or the directory that holds the data set's file (`data.root`).
-        resume: go on from the checkpoint in `out`; on the same machine and number of threads, the numbers are
-            bit for bit those of an uninterrupted run.
+        resume: go on from the checkpoint in `out`; with one CPU thread the numbers are bit for bit those of
+            an uninterrupted run on the same machine, with more they are up to the rounding of parallel sums.
         progress: show a progress bar on stderr.
 
     Raises:
