@@ -15,12 +15,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from ..program import Op, Program
+from ..reference import KERNELS
 
-PARAMETER_GRADIENTS = frozenset(
-    f"{kind}{suffix}"
-    for kind in ("ConvWeightGrad", "ConvBiasGrad", "FcWeightGrad", "FcBiasGrad", "GroupNormScaleGrad")
-    for suffix in ("", "Sparse")
-) | {"GroupNormBiasGrad"}
+PARAMETER_GRADIENTS = frozenset(kind for kind, kernel in KERNELS.items() if kernel.accumulates)
 UPDATE = "SgdUpdate"
 GIVEN_ROLES = ("param", "step-size", "attention-param", "input")
 

@@ -15,7 +15,7 @@ from ..errors import BundleError
 from ..program import BATCH, Op, Program, Tensor
 from .order import Ordered
 
-_INPUT_POSITION = {"ConvWeightGrad": 0, "FcWeightGrad": 0, "GroupNormScaleGrad": 1}
+_INPUT_POSITION = {"ConvWeightGrad": 0, "FcWeightGrad": 0, "ScaleGrad": 1}
 
 
 def with_caps(ordered: Ordered, caps: Mapping[str, int]) -> Ordered:

@@ -51,8 +51,8 @@ _MACS: dict[str, Callable[[Sequence[Shape], Sequence[Shape]], int]] = {
     "FcWeightGradSparse": _fc_weight_grad,
     "GroupNorm": _norm,
     "GroupNormInputGrad": _norm,
-    "GroupNormScaleGrad": _norm,
-    "GroupNormScaleGradSparse": _norm,
+    "ScaleGrad": _norm,
+    "ScaleGradSparse": _norm,
     "ChannelAttention": _attention,
 }
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import activation, attention, conv, conv_grad, fc, loss, norm, pool, shape, update
+from . import activation, attention, conv, conv_grad, fc, loss, norm, pool, shape, sums, update
 from .kernel import Kernel
 
 KERNELS: Mapping[str, Kernel] = {
     name: kernel
-    for family in (conv, conv_grad, fc, norm, activation, pool, loss, attention, update, shape)
+    for family in (conv, conv_grad, fc, norm, sums, activation, pool, loss, attention, update, shape)
     for name, kernel in family.KERNELS.items()
 }
 

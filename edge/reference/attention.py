@@ -23,8 +23,12 @@ def clipped(pi: Array, rho: float, cap: int | None) -> Array:
     return keep
 
 
-def _probabilities(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, normalize: str) -> Array:
-    pooled = x.reshape(x.shape[0], -1).mean(axis=1)
+def _pooled(x: Array, axis: int, channels: int) -> Array:
+    """Mean of one sample over everything but its channels, which are its first axis (1) or its last (-1)."""
+    return x.reshape(channels, -1).mean(axis=1) if axis == 1 else x.reshape(-1, channels).mean(axis=0)
+
+
+def _probabilities(pooled: Array, w1: Array, b1: Array, w2: Array, b2: Array, normalize: str) -> Array:
     if normalize == "rms":
         pooled = pooled / (np.sqrt(np.mean(pooled * pooled)) + pooled.dtype.type(RMS_FLOOR))
     logits = w2 @ np.maximum(w1 @ pooled + b1, 0) + b2
@@ -36,10 +40,11 @@ def _channel_attention(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace:
     x, w1, b1, w2, b2 = present(inputs[:5])
     keep = optional(inputs, 5)
     (gamma,) = present(outputs)
-    rho = number(attrs, "rho")
+    rho, axis = number(attrs, "rho"), integer(attrs, "axis")
     cap = None if attrs.get("cap") is None else integer(attrs, "cap")
     for sample in range(x.shape[0]):
-        pi = _probabilities(x[sample], w1, b1, w2, b2, str(attrs["normalize"]))
+        pooled = _pooled(x[sample], axis, gamma.shape[1])
+        pi = _probabilities(pooled, w1, b1, w2, b2, str(attrs["normalize"]))
         kept = pi * (clipped(pi, rho, cap) if keep is None else keep[sample])
         np.multiply(kept, kept.size / kept.sum(), out=gamma[sample])
 

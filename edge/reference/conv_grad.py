@@ -21,6 +21,7 @@ from .kernel import (
     present,
 )
 from .strips import Window, gathered, strip_elements
+from .sums import sample_factors
 
 
 def _product_elements(depth: int, outputs: int, itemsize: int) -> int:
@@ -39,12 +40,6 @@ def _correlate(
             tile = product[: part.shape[0] * depth].reshape(part.shape[0], depth)
             np.matmul(part, columns.T, out=tile)
             add(start, tile.reshape(part.shape[0], x.shape[0], view.taps))
-
-
-def sample_factors(sample_weight: Array, bw: Array | None, sample: int, factors: Array) -> None:
-    """Write sample_weight[n] * bw[n] (bw absent: 1) into `factors` (O,)."""
-    factors.fill(1) if bw is None else np.copyto(factors, bw[sample])
-    np.multiply(factors, sample_weight[sample], out=factors)
 
 
 def _conv_weight_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
@@ -119,29 +114,7 @@ def _weight_grad_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsi
     return sum(aligned(size * itemsize) for size in _sizes(geo, min(x[1], geo.channels), gw, itemsize))
 
 
-def channel_sum_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
-    """Bias gradient of a layer with maps: gb[o] += sum_n sample_weight[n]*bw[n,o]*sum_hw gy[n,o]."""
-    gy, sample_weight = present(inputs[:2])
-    bw = optional(inputs, 2)
-    (gb,) = present(outputs)
-    total = Workspace(workspace).take(gb.size, gb.dtype)
-    flat = gy.reshape(gy.shape[0], gy.shape[1], -1)
-    for sample in range(gy.shape[0]):
-        np.sum(flat[sample], axis=1, out=total)
-        if bw is not None:
-            np.multiply(total, bw[sample], out=total)
-        np.multiply(total, sample_weight[sample], out=total)
-        np.add(gb, total, out=gb)
-
-
-def channel_sum_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
-    """Return the bytes of one sample's channel sums."""
-    (gb,) = present(outputs)
-    return itemsize * gb[0]
-
-
 KERNELS = {
-    "ConvWeightGrad": Kernel(_conv_weight_grad, _weight_grad_workspace),
-    "ConvWeightGradSparse": Kernel(_conv_weight_grad_sparse, _weight_grad_workspace),
-    "ConvBiasGrad": Kernel(channel_sum_grad, channel_sum_workspace),
+    "ConvWeightGrad": Kernel(_conv_weight_grad, _weight_grad_workspace, accumulates=True),
+    "ConvWeightGradSparse": Kernel(_conv_weight_grad_sparse, _weight_grad_workspace, accumulates=True),
 }

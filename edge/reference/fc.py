@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .conv_grad import channel_sum_grad, channel_sum_workspace, sample_factors
 from .kernel import STRIP_BYTES, Array, Arrays, Attrs, Kernel, Shapes, Workspace, aligned, optional, present
+from .sums import sample_factors
 
 
 def _fc(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
@@ -76,7 +76,6 @@ def _sparse_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: i
 KERNELS = {
     "Fc": Kernel(_fc),
     "FcInputGrad": Kernel(_fc_input_grad),
-    "FcWeightGrad": Kernel(_fc_weight_grad, _weight_grad_workspace),
-    "FcWeightGradSparse": Kernel(_fc_weight_grad_sparse, _sparse_workspace),
-    "FcBiasGrad": Kernel(channel_sum_grad, channel_sum_workspace),
+    "FcWeightGrad": Kernel(_fc_weight_grad, _weight_grad_workspace, accumulates=True),
+    "FcWeightGradSparse": Kernel(_fc_weight_grad_sparse, _sparse_workspace, accumulates=True),
 }

@@ -39,12 +39,14 @@ class Kernel:
         in_place: output index -> input index whose memory (same first byte) the output may take. Of several
             outputs that name the same input only one may take it.
         alias: output 0 is always the same bytes as input 0 and `run` does nothing.
+        accumulates: a parameter gradient: it adds to its output, which lowering zeroes before.
     """
 
     compute: Callable[[Arrays, Arrays, Attrs, Array], None]
     workspace_bytes: Callable[[Shapes, Shapes, Attrs, int], int] = no_workspace
     in_place: Mapping[int, int] = field(default_factory=dict)
     alias: bool = False
+    accumulates: bool = False
 
     def run(self, inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
         """Read the inputs, write the outputs and the workspace, nothing else, and allocate nothing of size.

@@ -1,4 +1,4 @@
-"""Group normalisation (Wu and He 2018) and its gradients, group by group, without a temporary map."""
+"""Group normalisation (Wu and He 2018) and its input gradient, group by group, without a temporary map."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from math import prod
 
 import numpy as np
 
-from .conv_grad import channel_sum_grad, channel_sum_workspace, sample_factors
-from .kernel import Array, Arrays, Attrs, Kernel, Shapes, Workspace, integer, number, optional, present
+from .kernel import Array, Arrays, Attrs, Kernel, Shapes, Workspace, integer, number, present
 
 CHUNK = 2048  # elements of the buffer that subtracts a multiple of x_hat
 
@@ -68,38 +67,7 @@ def _input_grad_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsiz
     return itemsize * min(CHUNK, prod(gx[1:]) // integer(attrs, "groups"))
 
 
-def _group_norm_scale_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
-    gy, x_hat, sample_weight = present(inputs[:3])
-    fw, bw = optional(inputs, 3), optional(inputs, 4)
-    (gs,) = present(outputs)
-    flat = (gy.shape[0], gy.shape[1], -1)
-    total = Workspace(workspace).take(gs.size, gs.dtype)
-    for sample in range(gy.shape[0]):
-        left, right = gy.reshape(flat)[sample], x_hat.reshape(flat)[sample]
-        np.matmul(left[:, None, :], right[:, :, None], out=total[:, None, None])
-        for factor in (fw, bw):
-            if factor is not None:
-                np.multiply(total, factor[sample], out=total)
-        np.multiply(total, sample_weight[sample], out=total)
-        np.add(gs, total, out=gs)
-
-
-def _group_norm_scale_grad_sparse(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
-    kept, index, gy, sample_weight = present(inputs[:4])
-    bw = optional(inputs, 4)
-    (gs,) = present(outputs)
-    factors = Workspace(workspace).take(gs.size, gs.dtype)
-    for sample in range(kept.shape[0]):
-        sample_factors(sample_weight, bw, sample, factors)
-        for normalised, channel in zip(kept[sample], index[sample], strict=True):
-            if channel >= 0:
-                gs[channel] += factors[channel] * np.dot(gy[sample, channel].ravel(), normalised.ravel())
-
-
 KERNELS = {
     "GroupNorm": Kernel(_group_norm, in_place={1: 0, 0: 0}),
     "GroupNormInputGrad": Kernel(_group_norm_input_grad, _input_grad_workspace, in_place={0: 0}),
-    "GroupNormScaleGrad": Kernel(_group_norm_scale_grad, channel_sum_workspace),
-    "GroupNormScaleGradSparse": Kernel(_group_norm_scale_grad_sparse, channel_sum_workspace),
-    "GroupNormBiasGrad": Kernel(channel_sum_grad, channel_sum_workspace),
 }

@@ -1,4 +1,4 @@
-"""Operations that move or combine whole tensors: flatten, addition, zero."""
+"""Operations that move or combine whole tensors: reshape, addition, zero."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def _zero(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> No
 
 
 KERNELS = {
-    "Flatten": Kernel(_same_bytes, alias=True),
-    "FlattenGrad": Kernel(_same_bytes, alias=True),
+    "Reshape": Kernel(_same_bytes, alias=True),
     "Add": Kernel(_add, in_place={0: 0}),
     "Zero": Kernel(_zero),
 }

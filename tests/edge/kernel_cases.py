@@ -92,7 +92,6 @@ def _conv(normal: Normal) -> list[Case]:
         Case("Conv", [x, w, b], [_like(x)], CONV),
         Case("ConvInputGrad", [gy, w], [_like(x)], CONV),
         Case("ConvWeightGrad", [x, gy, weights, fw, bw], [np.zeros_like(w)], CONV),
-        Case("ConvBiasGrad", [gy, weights, bw], [np.zeros_like(b)], {}),
     ]
 
 
@@ -103,7 +102,6 @@ def _fc(normal: Normal) -> list[Case]:
         Case("Fc", [x, w, b], [_like(gy)], {}),
         Case("FcInputGrad", [gy, w], [_like(x)], {}),
         Case("FcWeightGrad", [x, gy, weights, fw, bw], [np.zeros_like(w)], {}),
-        Case("FcBiasGrad", [gy, weights, bw], [np.zeros_like(b)], {}),
     ]
 
 
@@ -114,8 +112,8 @@ def _norm(normal: Normal) -> list[Case]:
     return [
         Case("GroupNorm", [x, scale, bias], [_like(x), _like(x), _like(inv_std)], NORM),
         Case("GroupNormInputGrad", [gy, x, inv_std, scale], [_like(x)], NORM),
-        Case("GroupNormScaleGrad", [gy, x, weights, fw, bw], [np.zeros_like(scale)], {}),
-        Case("GroupNormBiasGrad", [gy, weights, bw], [np.zeros_like(scale)], {}),
+        Case("ScaleGrad", [gy, x, weights, fw, bw], [np.zeros_like(scale)], {"axis": 1}),
+        Case("BiasGrad", [gy, weights, bw], [np.zeros_like(scale)], {"axis": 1}),
     ]
 
 
@@ -126,11 +124,10 @@ def _pointwise(normal: Normal) -> list[Case]:
     bits = np.random.default_rng(1).integers(0, 256, mask.shape, dtype=np.uint8)
     return [
         Case("Relu", [x], [_like(x), mask], {}),
-        Case("ReluGrad", [gy, bits], [_like(x)], {}),
+        Case("MaskGrad", [gy, bits], [_like(x)], {"inside": 0.5, "outside": 0.1}),
         Case("Add", [x, gy], [_like(x)], {}),
         Case("Zero", [], [_like(x)], {}),
-        Case("Flatten", [x], [x.reshape(SAMPLES, -1)], {}),
-        Case("FlattenGrad", [x.reshape(SAMPLES, -1)], [x], {}),
+        Case("Reshape", [x], [x.reshape(SAMPLES, -1)], {}),
         Case("SgdUpdate", [x, gy, alpha], [_like(x)], {"step": 2, "layer_index": 7}),
     ]
 
@@ -154,7 +151,7 @@ def _loss(normal: Normal) -> list[Case]:
 
 def _attention(normal: Normal) -> list[Case]:
     x, w1, w2, b1, b2 = normal(*MAP), normal(32, 32), normal(32, 32), normal(32), normal(32)
-    attrs = {"rho": 0.3, "cap": 20, "normalize": "rms"}
+    attrs = {"rho": 0.3, "cap": 20, "normalize": "rms", "axis": 1}
     return [Case("ChannelAttention", [x, w1, b1, w2, b2], [garbage((SAMPLES, 32), x.dtype)], attrs)]
 
 
@@ -178,7 +175,7 @@ def _sparse(normal: Normal) -> list[Case]:
             [np.zeros((128, 1024), x.dtype)],
             {},
         ),
-        Case("GroupNormScaleGradSparse", [kept, index, gy, weights, bw], [np.zeros(32, x.dtype)], {}),
+        Case("ScaleGradSparse", [kept, index, gy, weights, bw], [np.zeros(32, x.dtype)], {}),
     ]
 
 

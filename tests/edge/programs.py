@@ -55,7 +55,7 @@ class Builder:
         gamma = self.tensor(f"{side}::{layer}", ("N", channels))
         normalize = "rms" if side == "bw" else "none"
         attrs = {"rho": rho, "cap": None, "normalize": normalize}
-        self.op("attention", "ChannelAttention", [source, *params, *keeps], [gamma], layer, **attrs)
+        self.op("attention", "ChannelAttention", [source, *params, *keeps], [gamma], layer, axis=1, **attrs)
         return gamma
 
 
@@ -81,7 +81,7 @@ def conv_program(net: Net = Net()) -> Program:
     for block in range(1, net.blocks + 1):
         x = _forward_block(b, net, block, x)
     features = int(np.prod(b.tensors[x].shape[1:]))
-    b.op("forward", "Flatten", [x], [b.tensor("flat", ("N", features))])
+    b.op("forward", "Reshape", [x], [b.tensor("flat", ("N", features))])
     b.layer("fc", "fc", {"weight": (net.classes, features), "bias": (net.classes,)})
     b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [b.tensor("logits", ("N", net.classes))], "fc")
     _loss(b)
@@ -139,21 +139,19 @@ def _backward_head(b: Builder, pooled: str) -> None:
     gradient = "g::logits"
     b.op("backward", "FcInputGrad", [gradient, "fc.weight"], [b.like("g::flat", "flat")], "fc")
     b.op("backward", "FcWeightGrad", ["flat", gradient, "sample_weight"], ["grad::fc.weight"], "fc")
-    b.op("backward", "FcBiasGrad", [gradient, "sample_weight"], ["grad::fc.bias"], "fc")
-    b.op("backward", "FlattenGrad", ["g::flat"], [b.like(f"g::{pooled}", pooled)])
+    b.op("backward", "BiasGrad", [gradient, "sample_weight"], ["grad::fc.bias"], "fc", axis=-1)
+    b.op("backward", "Reshape", ["g::flat"], [b.like(f"g::{pooled}", pooled)])
 
 
 def _backward_block(b: Builder, net: Net, block: int) -> None:
     conv, norm, x = f"conv{block}", f"norm{block}", f"p{block - 1}" if block > 1 else "images"
     gr, gz, gy = (b.like(f"g::{name}{block}", f"y{block}") for name in "rzy")
     b.op("backward", "MaxPoolGrad", [f"g::p{block}", f"argmax{block}"], [gr], **POOL)
-    b.op("backward", "ReluGrad", [gr, f"mask{block}"], [gz])
+    b.op("backward", "MaskGrad", [gr, f"mask{block}"], [gz], inside=1.0, outside=0.0)
     x_hat = f"x_hat{block}"
     fw, bw = _attention_pair(b, net, norm, x_hat, gz)
-    b.op(
-        "backward", "GroupNormScaleGrad", [gz, x_hat, "sample_weight", fw, bw], [f"grad::{norm}.scale"], norm
-    )
-    b.op("backward", "GroupNormBiasGrad", [gz, "sample_weight", bw], [f"grad::{norm}.bias"], norm)
+    b.op("backward", "ScaleGrad", [gz, x_hat, "sample_weight", fw, bw], [f"grad::{norm}.scale"], norm, axis=1)
+    b.op("backward", "BiasGrad", [gz, "sample_weight", bw], [f"grad::{norm}.bias"], norm, axis=1)
     back = [gz, x_hat, f"inv_std{block}", f"{norm}.scale"]
     b.op("backward", "GroupNormInputGrad", back, [gy], norm, groups=net.groups)
     fw, bw = _attention_pair(b, net, conv, x, gy)
@@ -162,7 +160,7 @@ def _backward_block(b: Builder, net: Net, block: int) -> None:
     b.op(
         "backward", "ConvWeightGrad", [x, gy, "sample_weight", fw, bw], [f"grad::{conv}.weight"], conv, **CONV
     )
-    b.op("backward", "ConvBiasGrad", [gy, "sample_weight", bw], [f"grad::{conv}.bias"], conv)
+    b.op("backward", "BiasGrad", [gy, "sample_weight", bw], [f"grad::{conv}.bias"], conv, axis=1)
 
 
 def _attention_pair(b: Builder, net: Net, layer: str, x: str, gy: str) -> tuple[str, str]:
@@ -186,16 +184,16 @@ def residual_program(net: Net = Net()) -> Program:
     b.op("forward", "Relu", ["y1"], ["r", "mask"])
     b.op("forward", "Conv", ["r", "conv2.weight", "conv2.bias"], ["y2"], "conv2", **CONV)
     b.op("forward", "Add", ["r", "y2"], ["s"])
-    b.op("forward", "Flatten", ["s"], [b.tensor("flat", ("N", features))])
+    b.op("forward", "Reshape", ["s"], [b.tensor("flat", ("N", features))])
     b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [b.tensor("logits", ("N", net.classes))], "fc")
     _loss(b)
     _backward_head(b, "s")
     b.op("backward", "ConvInputGrad", ["g::s", "conv2.weight"], ["g::r2"], "conv2", **CONV)
     b.op("backward", "Add", ["g::s", "g::r2"], ["g::r"])
-    b.op("backward", "ReluGrad", ["g::r", "mask"], ["g::y1"])
+    b.op("backward", "MaskGrad", ["g::r", "mask"], ["g::y1"], inside=1.0, outside=0.0)
     for conv, x, gy in (("conv2", "r", "g::s"), ("conv1", "images", "g::y1")):
         b.op("backward", "ConvWeightGrad", [x, gy, "sample_weight"], [f"grad::{conv}.weight"], conv, **CONV)
-        b.op("backward", "ConvBiasGrad", [gy, "sample_weight"], [f"grad::{conv}.bias"], conv)
+        b.op("backward", "BiasGrad", [gy, "sample_weight"], [f"grad::{conv}.bias"], conv, axis=1)
     return _finished(b, net)
 
 

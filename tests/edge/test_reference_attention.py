@@ -74,7 +74,7 @@ def modules(channels: int, hidden: int) -> list[Array]:
 
 def gamma_of(x: Array, params: list[Array], *keep: Array, **attrs: Any) -> Array:
     settings = {"rho": 0.3, "cap": None, "normalize": "none", **attrs}
-    return run("ChannelAttention", [x, *params, *keep], [garbage(x.shape[:2], x.dtype)], **settings)
+    return run("ChannelAttention", [x, *params, *keep], [garbage(x.shape[:2], x.dtype)], axis=1, **settings)
 
 
 def torch_probabilities(x: Array, params: list[Array], rms: bool) -> Array:

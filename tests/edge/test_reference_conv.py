@@ -117,7 +117,7 @@ def check_parameter_gradients(problem: Problem, dtype: type, tolerance: float) -
                 < tolerance
             )
         factor = weights[:, None] * (1 if backward is None else backward)
-        gb = run("ConvBiasGrad", [gy, weights, backward], [start[:, 0, 0, 0].copy()])
+        gb = run("BiasGrad", [gy, weights, backward], [start[:, 0, 0, 0].copy()], axis=1)
         assert relative_error(gb, start[:, 0, 0, 0] + (factor * gy.sum((2, 3))).sum(0)) < tolerance
 
 

@@ -32,7 +32,10 @@ def check(sizes: tuple[int, int, int], dtype: type, tolerance: float) -> None:
     assert (
         relative_error(run("FcWeightGrad", [x, gy, weights], [np.zeros_like(w)]), tw.grad.numpy()) < tolerance
     )
-    assert relative_error(run("FcBiasGrad", [gy, weights], [np.zeros_like(b)]), tb.grad.numpy()) < tolerance
+    assert (
+        relative_error(run("BiasGrad", [gy, weights], [np.zeros_like(b)], axis=-1), tb.grad.numpy())
+        < tolerance
+    )
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -69,7 +72,7 @@ def test_gradients_are_weighed_per_sample_and_sparse_equals_dense(
     assert relative_error(gw, expected) < 1e-10
     kept = [*selected(x, fw, width), gy, weights, bw]
     assert relative_error(run("FcWeightGradSparse", kept, [start.copy()]), expected) < 1e-10
-    gb = run("FcBiasGrad", [gy, weights, bw], [start[:, 0].copy()])
+    gb = run("BiasGrad", [gy, weights, bw], [start[:, 0].copy()], axis=-1)
     assert relative_error(gb, start[:, 0] + (factor * gy).sum(0)) < 1e-10
 
 

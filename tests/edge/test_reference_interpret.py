@@ -101,7 +101,7 @@ def _known(program: Program, values: dict[str, Array]) -> dict[str, Array]:
 def test_prediction_runs_the_forward_section_alone() -> None:
     program = conv_program(NET)
     kinds = [op.kind for op in needed(program, values_of(program), ["logits"])]
-    assert kinds == [*["Conv", "GroupNorm", "Relu", "MaxPool"] * 2, "Flatten", "Fc"]
+    assert kinds == [*["Conv", "GroupNorm", "Relu", "MaxPool"] * 2, "Reshape", "Fc"]
 
 
 def test_a_given_tensor_is_not_computed_again() -> None:

@@ -69,10 +69,10 @@ def check(problem: Problem, dtype: type, tolerance: float) -> None:
     assert np.abs(gx - tx.grad.numpy()).max() < tolerance * terms
     ones = np.ones(len(x), dtype)
     assert (
-        relative_error(run("GroupNormScaleGrad", [gy, x_hat, ones], [np.zeros_like(scale)]), ts.grad)
+        relative_error(run("ScaleGrad", [gy, x_hat, ones], [np.zeros_like(scale)], axis=1), ts.grad)
         < tolerance
     )
-    assert relative_error(run("GroupNormBiasGrad", [gy, ones], [np.zeros_like(bias)]), tb.grad) < tolerance
+    assert relative_error(run("BiasGrad", [gy, ones], [np.zeros_like(bias)], axis=1), tb.grad) < tolerance
 
 
 @few
@@ -99,11 +99,11 @@ def test_scale_gradient_is_weighed_per_sample(problem: Problem, forward: bool, b
         for c in range(scale.size):
             factor = weights[n] * (1 if fw is None else fw[n, c]) * (1 if bw is None else bw[n, c])
             expected[c] += factor * (gy[n, c] * x_hat[n, c]).sum()
-    gs = run("GroupNormScaleGrad", [gy, x_hat, weights, fw, bw], [scale.copy()])
+    gs = run("ScaleGrad", [gy, x_hat, weights, fw, bw], [scale.copy()], axis=1)
     assert relative_error(gs, expected) < 1e-10
     if fw is not None:
         kept = [*selected(x_hat, fw, scale.size), gy, weights, bw]
-        assert relative_error(run("GroupNormScaleGradSparse", kept, [scale.copy()]), expected) < 1e-10
+        assert relative_error(run("ScaleGradSparse", kept, [scale.copy()]), expected) < 1e-10
 
 
 def test_the_input_gradient_is_the_slope_of_the_output() -> None:

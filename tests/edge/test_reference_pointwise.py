@@ -21,7 +21,7 @@ def test_relu_keeps_the_sign_as_one_bit_a_value(shape: tuple[int, ...], dtype: t
     y = run("Relu", [x], [garbage(shape, dtype), mask])
     np.testing.assert_array_equal(y, np.where(x > 0, x, 0))
     np.testing.assert_array_equal(mask, np.packbits(flat > 0, axis=1, bitorder="little"))
-    gx = run("ReluGrad", [x + 5, mask], [garbage(shape, dtype)])
+    gx = run("MaskGrad", [x + 5, mask], [garbage(shape, dtype)], inside=1.0, outside=0.0)
     np.testing.assert_array_equal(gx, np.where(x > 0, x + 5, 0))
 
 

@@ -22,7 +22,7 @@ from .bundles import rewrite_manifest, write_bundle
 from .commands import edge_adapt, edge_adapt_json, error_line
 
 NO_HOOKS = Hooks()
-KINDS = ["Conv", "GroupNormInputGrad", "ConvWeightGrad", "FcBiasGrad", "ChannelAttention"]
+KINDS = ["Conv", "GroupNormInputGrad", "ConvWeightGrad", "BiasGrad", "ChannelAttention"]
 
 
 @pytest.fixture
