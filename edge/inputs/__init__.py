@@ -1,14 +1,18 @@
 """Images and arrays become samples here, in the cloud and on the device alike."""
 
+from .array_spec import ArraySpec
 from .arrays import from_arrays, query_from_arrays
 from .folders import class_files, read_files
+from .kinds import Spec, spec_from_json
 from .read import read_query, read_support
 from .samples import QuerySet, SupportSet
 from .spec import InputSpec
 
 __all__ = [
+    "ArraySpec",
     "InputSpec",
     "QuerySet",
+    "Spec",
     "SupportSet",
     "class_files",
     "from_arrays",
@@ -16,4 +20,5 @@ __all__ = [
     "read_files",
     "read_query",
     "read_support",
+    "spec_from_json",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +42,14 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: Literal["box", "bilinear"] = "box"
+    kind: ClassVar[str] = "image"
+    advice: ClassVar[str] = "arrays are never resized"
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise UsageError(f"input.channels: expected 1 (grey) or 3 (RGB), got {self.channels!r}")
         for name in ("height", "width"):
-            if not _is_count(getattr(self, name)):
+            if not is_count(getattr(self, name)):
                 raise UsageError(f"input.{name}: expected a positive integer, got {getattr(self, name)!r}")
         if self.resize not in RESIZE_RULES:
             raise UsageError(f"input.resize: expected one of {', '.join(RESIZE_RULES)}, got {self.resize!r}")
@@ -65,6 +67,42 @@ class InputSpec:
     def pixel_shape(self) -> tuple[int, int, int]:
         """Shape of one stored uint8 sample, (height, width, channels)."""
         return self.height, self.width, self.channels
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as a support set keeps it: its pixels."""
+        return self.pixel_shape
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Type of a sample as a support set keeps it, uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one stored sample."""
+        return math.prod(self.pixel_shape)
+
+    @property
+    def expected(self) -> str:
+        """What an array of samples must be, for error messages."""
+        pixels, values = (", ".join(map(str, shape)) for shape in (self.pixel_shape, self.shape))
+        return f"uint8 pixels (n, {pixels}) or float32 preprocessed values (n, {values})"
+
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        """Tell whether samples of this type and shape fit: pixels (grey ones also without their channel axis)
+        or float32 values that are preprocessed already.
+        """
+        grey = (self.pixel_shape[:2],) if self.channels == 1 else ()
+        pixels = dtype == np.uint8 and shape in (self.pixel_shape, *grey)
+        return pixels or (dtype == np.float32 and shape == self.shape)
+
+    def write(self, samples: NDArray[Any], out: NDArray[np.float32]) -> None:
+        """Write samples as network inputs into `out`: preprocessed if uint8, copied if float32."""
+        if samples.dtype == np.uint8:
+            self.preprocess(samples, out)
+        else:
+            np.copyto(out, samples, casting="no")
 
     def preprocess(
         self, images: NDArray[np.uint8], out: NDArray[np.float32] | None = None
@@ -100,25 +138,45 @@ class InputSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back to an equal spec."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "source_dtype": "uint8"}
+        return {
+            "kind": self.kind,
+            **asdict(self),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "source_dtype": "uint8",
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
-        """Read a manifest's `input` object; raises BundleError naming the field that is missing or wrong."""
-        expected = {field.name for field in fields(cls)} | {"source_dtype"}
-        if set(data) != expected:
-            odd = sorted(expected.symmetric_difference(data))
-            raise BundleError(f"manifest input: fields missing or unknown: {', '.join(odd)}")
-        values = dict(data)
-        if values.pop("source_dtype") != "uint8":
-            raise BundleError(f"manifest input.source_dtype: expected uint8, got {data['source_dtype']!r}")
+        """Read a manifest's `input` object; raises BundleError naming the field that is missing or wrong.
+
+        Manifests without a `kind` are those of the first bundles, which had images only.
+        """
+        values = spec_fields({"kind": cls.kind, **data}, cls.kind, "uint8", {f.name for f in fields(cls)})
         try:
             return cls(**values)
         except UsageError as error:
             raise BundleError(f"manifest {error}") from None
 
 
-def _is_count(value: object) -> bool:
+def spec_fields(data: Mapping[str, Any], kind: str, dtype: str, names: set[str]) -> dict[str, Any]:
+    """Return the fields `names` of a manifest's `input` object, after `kind` and `source_dtype` were checked.
+
+    Raises:
+        BundleError: a field is missing or unknown, or the object is of another kind.
+    """
+    expected = names | {"kind", "source_dtype"}
+    if set(data) != expected:
+        odd = sorted(expected.symmetric_difference(data))
+        raise BundleError(f"manifest input: fields missing or unknown: {', '.join(odd)}")
+    for name, value in (("kind", kind), ("source_dtype", dtype)):
+        if data[name] != value:
+            raise BundleError(f"manifest input.{name}: expected {value}, got {data[name]!r}")
+    return {name: data[name] for name in names}
+
+
+def is_count(value: object) -> bool:
+    """Tell whether a value is a positive integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -129,8 +187,3 @@ def _per_channel(name: str, values: object, channels: int) -> tuple[float, ...]:
     if len(listed) != channels or len(numbers) != channels:
         raise UsageError(f"input.{name}: expected one finite number per channel ({channels}), got {values!r}")
     return tuple(float(value) for value in numbers)
-
-
-def _check_array(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"{name}: expected {dtype.__name__} {shape}, got {array.dtype} {array.shape}")

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from edge_adapt.edge.errors import BundleError, UsageError
-from edge_adapt.edge.inputs import InputSpec
+from edge_adapt.edge.inputs import InputSpec, spec_from_json
 
 RGB = InputSpec(3, 5, 4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), resize="bilinear")
 GREY = InputSpec(1, 28, 28, mean=(0.0,), std=(1.0,))
@@ -73,8 +73,8 @@ def test_a_spec_survives_json(spec):
 
 def test_the_json_form_is_the_documented_one():
     assert GREY.to_json() == {
-        "channels": 1, "height": 28, "width": 28, "mean": [0.0], "std": [1.0], "resize": "box",
-        "source_dtype": "uint8",
+        "kind": "image", "channels": 1, "height": 28, "width": 28, "mean": [0.0], "std": [1.0],
+        "resize": "box", "source_dtype": "uint8",
     }  # fmt: skip
 
 
@@ -95,12 +95,18 @@ def test_a_field_that_cannot_be_is_named(change, message):
     data = GREY.to_json() | change
     with pytest.raises(BundleError, match=message):
         InputSpec.from_json(data)
-    fields = {key: value for key, value in data.items() if key != "source_dtype"}
+    fields = {key: value for key, value in data.items() if key not in ("kind", "source_dtype")}
     with pytest.raises(UsageError, match=message):
         InputSpec(**fields)
 
 
-@pytest.mark.parametrize("change", [{"source_dtype": "uint16"}, {"gamma": 2.2}])
+def test_json_without_a_kind_is_that_of_an_image():
+    data = RGB.to_json()
+    del data["kind"]
+    assert InputSpec.from_json(data) == spec_from_json(data) == RGB
+
+
+@pytest.mark.parametrize("change", [{"source_dtype": "uint16"}, {"gamma": 2.2}, {"kind": "array"}])
 def test_json_of_another_kind_is_refused(change):
     with pytest.raises(BundleError, match=next(iter(change))):
         InputSpec.from_json(GREY.to_json() | change)
