@@ -9,12 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import activation, attention, conv, conv_grad, fc, loss, norm, pool, shape, sums, update
+from . import (
+    activation,
+    arithmetic,
+    attention,
+    average_pool,
+    conv,
+    conv_grad,
+    fc,
+    loss,
+    matmul,
+    mean,
+    norm,
+    pool,
+    resize,
+    shape,
+    sums,
+    update,
+)
 from .kernel import Kernel
 
 KERNELS: Mapping[str, Kernel] = {
     name: kernel
-    for family in (conv, conv_grad, fc, norm, sums, activation, pool, loss, attention, update, shape)
+    for family in (
+        *(conv, conv_grad, fc, norm, sums, activation, loss, attention, update),
+        *(arithmetic, mean, pool, average_pool, shape, resize, matmul),
+    )
     for name, kernel in family.KERNELS.items()
 }
 

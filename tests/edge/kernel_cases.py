@@ -1,4 +1,7 @@
-"""Running single kernels in tests, and one case for every kernel at a size where a hidden temporary shows."""
+"""Running single kernels in tests, and a case for each at a size where a hidden temporary shows.
+
+`kernel_table` has the cases of all families.
+"""
 
 from __future__ import annotations
 
@@ -65,18 +68,6 @@ class Case:
 
 SAMPLES, CHANNELS, SIDE = 3, 32, 23
 MAP = (SAMPLES, CHANNELS, SIDE, SIDE)  # one sample is 66 KiB in float32
-
-
-def case_table(dtype: DTypeLike) -> dict[str, Case]:
-    """Return one case per kernel, with every optional input and output present."""
-    rng = np.random.default_rng(0)
-
-    def normal(*shape: int) -> Array:
-        return rng.normal(size=shape).astype(dtype)
-
-    cases = [make(normal) for make in (_conv, _fc, _norm, _pointwise, _pool, _loss, _attention, _sparse)]
-    return {case.kind: case for group in cases for case in group}
-
 
 Normal = Callable[..., Array]
 
@@ -184,3 +175,6 @@ def selected(x: Array, gamma: Array, cap: int) -> tuple[Array, Array]:
     kept, index = garbage((x.shape[0], cap, *x.shape[2:]), x.dtype), garbage((x.shape[0], cap), np.int32)
     run("SelectChannels", [x, gamma], [kept, index])
     return kept, index
+
+
+MAKERS = (_conv, _fc, _norm, _pointwise, _pool, _loss, _attention, _sparse)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from edge_adapt.edge.reference import KERNELS
 
-from .kernel_cases import Case, case_table, garbage, run, workspace_for
+from .kernel_cases import Case, garbage, run, workspace_for
+from .kernel_table import case_table
 
 CASES = case_table(np.float32)
 IN_PLACE = [(kind, *pair) for kind in CASES for pair in KERNELS[kind].in_place.items()]
@@ -79,9 +80,11 @@ def test_inputs_are_only_read_and_old_memory_does_not_matter(kind: str) -> None:
 def test_in_place_equals_out_of_place(kind: str, output: int, source: int) -> None:
     apart, together = CASES[kind].copy(), CASES[kind].copy()
     run(kind, apart.inputs, apart.outputs, **apart.attrs)
-    shape = _present(together.outputs[output]).shape
-    memory = _present(together.inputs[source]).reshape(-1)
-    together.outputs[output] = memory[: int(np.prod(shape))].reshape(shape)
+    before, after = _present(together.inputs[source]), _present(together.outputs[output])
+    memory = garbage((max(before.size, after.size),), before.dtype)
+    together.inputs[source] = memory[: before.size].reshape(before.shape)
+    together.outputs[output] = memory[: after.size].reshape(after.shape)
+    np.copyto(together.inputs[source], before)
     run(kind, together.inputs, together.outputs, **together.attrs)
     for one, other in zip(apart.outputs, together.outputs, strict=True):
         np.testing.assert_array_equal(one, other)
