@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import features
 
+from .engines import ENGINES
 from .measure import PeakMeter
-from .run import ENGINES
 from .units import format_bytes
 
 PACKAGES = ("edge-adapt", "numpy", "click", "safetensors", "pillow", "tqdm")

@@ -19,15 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import BundleFiles, Checkpoint, Overlay
-from .engines import Adaptation, Engine, Hooks, NonFiniteError, Progress
-from .engines.reference import ReferenceEngine
+from .engines import Adaptation, Engine, Hooks, NonFiniteError, Progress, Weights
 from .errors import BundleError, EdgeAdaptError, UsageError
 from .inputs import SupportSet, read_support
+from .losses import finite, log_softmax
 from .measure import PeakMeter
 from .plan import Plan, search_plan
 from .process import give_back_freed_memory, warm_up
 
-ENGINES = {"reference": ReferenceEngine}
 OnProgress = Callable[[Progress], None]
 Prepare = Callable[[], tuple[Plan, SupportSet]]
 
@@ -44,21 +43,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An adaptation and what was measured; `loss` and `accuracy`: of the support set, after the last step."""
+    """An adaptation and what was measured; `loss` and `accuracy`: of the support set, after the last step.
+
+    `accuracy` is None where the loss knows no classes.
+    """
 
     plan: Plan
     support: SupportSet
     adaptation: Adaptation
     meter: PeakMeter
     loss: float
-    accuracy: float
-
-
-def engine_named(name: str) -> Engine:
-    """Return an engine; raises UsageError naming those there are."""
-    if name not in ENGINES:
-        raise UsageError(f"engine {name!r} is not known, expected one of: {', '.join(ENGINES)}")
-    return ENGINES[name]()
+    accuracy: float | None
 
 
 def make_plan(files: BundleFiles, request: Request, support: SupportSet | None = None) -> Plan:
@@ -75,7 +70,7 @@ def make_plan(files: BundleFiles, request: Request, support: SupportSet | None =
         request.steps,
         request.memory_budget,
         request.dynamic_budget,
-        sample_bytes=None if support is None else support.images[0].nbytes,
+        sample_bytes=(files.manifest.input.sample_bytes if support is None else support.images[0].nbytes),
         decode_bytes=0 if support is None else support.decode_bytes,
     )
 
@@ -101,9 +96,10 @@ def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path)
         SupportError: the samples cannot be used, or one decode does not fit the budget.
     """
     room = None if request.memory_budget is None else request.memory_budget - plan.static_bytes
-    support = read_support(path, files.manifest.input, files.manifest.classes, plan.samples, room)
+    spec, answers = files.manifest.input, files.loss.answers(files.program)
+    support = read_support(path, spec, answers, plan.samples, room)
     give_back_freed_memory()
-    as_planned = support.images.dtype == np.uint8 and support.decode_bytes <= plan.dynamic_bytes
+    as_planned = support.images.dtype == spec.stored_dtype and support.decode_bytes <= plan.dynamic_bytes
     return (plan if as_planned else make_plan(files, request, support)), support
 
 
@@ -113,7 +109,8 @@ def rehearse(files: BundleFiles, engine: Engine, plan: Plan) -> None:
     This takes less than the plan itself: every weight once, in memory that is given back, and a small arena.
     """
     spec, weights = files.manifest.input, files.weights
-    blank = SupportSet(np.zeros((1, *spec.pixel_shape), np.uint8), np.zeros(1, np.int64), ("",), spec)
+    sample = np.zeros((1, *spec.stored_shape), spec.stored_dtype)
+    blank = SupportSet(sample, *files.loss.answers(files.program).blank(), spec)
     (alpha,) = files.program.with_role("step-size")
     ever = np.abs(weights.copy(alpha.name)).max(axis=0, keepdims=True)
     small = search_plan(files.program, ever, 1, 1, micro_batch=1, storage=plan.storage)
@@ -153,7 +150,7 @@ def adapt(
         adaptation = _adapt(files, engine, plan, support, checkpoint, progress, notify)
         weights = Overlay(files.weights, adaptation.updated)
         logits = engine.predict(files.program, weights, support)
-        loss, accuracy = score(logits, support.labels, len(support.class_names))
+        loss, accuracy = score(files, weights, logits, support)
     if not math.isfinite(loss):
         raise EdgeAdaptError(
             f"the support loss is {loss} after the last step: the step sizes are too large for these samples;"
@@ -162,23 +159,38 @@ def adapt(
     return Outcome(plan, support, adaptation, meter, loss, accuracy)
 
 
-def score(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy over the first `classes` outputs; logits (n, C), labels (n,)."""
-    used = logits[:, :classes].astype(np.float64)
-    shifted = used - used.max(axis=1, keepdims=True)
-    of_label = shifted[np.arange(len(labels)), labels]
-    loss = np.log(np.exp(shifted).sum(axis=1)) - of_label
-    return float(loss.mean()), float((used.argmax(axis=1) == labels).mean())
+def score(
+    files: BundleFiles, weights: Weights, outputs: NDArray[np.float32], support: SupportSet
+) -> tuple[float, float | None]:
+    """Return the mean loss of the support set, in float64, and its accuracy (None without classes).
+
+    Args:
+        files: the bundle, which names the loss.
+        weights: the adapted parameters.
+        outputs: (n, ...) for the support set; those of unused classes are left out.
+        support: the support set.
+    """
+    loss, given = files.loss, support.loss_inputs()
+    learned = loss.learned_tensors(files.program)
+    tensors = {name: weights.mapped(tensor) for name, tensor in learned.items()}
+    used = outputs[:, : len(support.class_names)] if loss.classifies else outputs
+    mean = loss.mean(used.astype(np.float64), {**given, **tensors})
+    hits = used.argmax(axis=1) == support.labels if loss.classifies else None
+    return mean, None if hits is None else float(hits.mean())
+
+
+def answer(files: BundleFiles, outputs: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
+    """Return what a prediction is: class probabilities (n, classes), or the outputs (n, ...) of other losses.
+
+    Raises:
+        EdgeAdaptError: an output is NaN or infinite; names the sample.
+    """
+    return probabilities(outputs, classes) if files.loss.classifies else finite(outputs)
 
 
 def probabilities(logits: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
     """Return the softmax over the first `classes` outputs, (n, classes); raises on NaN and infinity."""
-    used = logits[:, :classes].astype(np.float64)
-    if not np.isfinite(used).all():
-        sample = int(np.argmin(np.isfinite(used).all(axis=1)))
-        raise EdgeAdaptError(f"sample {sample}: output is not finite; adapt again with fewer steps")
-    powers = np.exp(used - used.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(np.exp(log_softmax(finite(logits[:, :classes]))))
 
 
 def _adapt(
@@ -219,7 +231,9 @@ def _key(files: BundleFiles, plan: Plan, support: SupportSet, engine: Engine) ->
     """Return what two runs must share for one to continue the other."""
     digest = hashlib.sha256(json.dumps([support.images.dtype.str, support.images.shape]).encode())
     digest.update(np.ascontiguousarray(support.images).data)
-    digest.update(support.labels.data)
+    for part, values in sorted(support.loss_inputs().items()):
+        digest.update(json.dumps([part, values.dtype.str, values.shape]).encode())
+        digest.update(np.ascontiguousarray(values).data)
     digest.update(json.dumps(support.class_names).encode())
     chosen = (plan.schedule, plan.storage, plan.samples, plan.micro_batch, plan.layers, plan.cap_cut)
     planned = hashlib.sha256(json.dumps(chosen).encode())

@@ -21,7 +21,7 @@ from .bundle import (
     read_bundle,
     write_adapted,
 )
-from .engines import Samples
+from .engines import Samples, engine_named
 from .errors import UsageError
 from .inputs import from_arrays, query_from_arrays
 from .plan import Plan
@@ -32,7 +32,6 @@ from .run import (
     Request,
     adapt,
     check_plan,
-    engine_named,
     make_plan,
     probabilities,
     rehearse,
@@ -127,7 +126,9 @@ class Bundle:
         )
         chosen = plan or make_plan(self.files, self.request(samples=len(support)), support)
         check_plan(self.files, chosen)
-        outcome = adapt(self.files, engine_named(engine), lambda: (chosen, support), progress=progress)
+        outcome = adapt(
+            self.files, engine_named(engine, self.files.path), lambda: (chosen, support), progress=progress
+        )
         return self._adapted(outcome, engine)
 
     def run(
@@ -161,7 +162,7 @@ class Bundle:
         """
         target = Path(output).absolute()
         check_target(target)
-        chosen = engine_named(engine)
+        chosen = engine_named(engine, self.files.path)
         plan = make_plan(self.files, request)
         rehearse(self.files, chosen, plan)
         checkpoint = Checkpoint(target.with_name(target.name + ".partial"))
@@ -192,7 +193,9 @@ class Bundle:
     def predict(self, images: NDArray[Any], engine: str = "reference") -> NDArray[np.float64]:
         """Return the unadapted model's class probabilities, rehearse, (n, outputs of the head)."""
         samples = query_from_arrays(images, self.files.manifest.input)
-        logits = engine_named(engine).predict(self.files.program, self.files.weights, samples)
+        logits = engine_named(engine, self.files.path).predict(
+            self.files.program, self.files.weights, samples
+        )
         return probabilities(logits, self.files.manifest.classes)
 
 
@@ -242,7 +245,7 @@ class AdaptedModel:
     def _logits(self, samples: Samples) -> NDArray[np.float32]:
         files = self.bundle.files
         weights = Overlay(files.weights, self.adapted.tensors)
-        return engine_named(self.engine).predict(files.program, weights, samples)
+        return engine_named(self.engine, files.path).predict(files.program, weights, samples)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the adapted model's directory, whole or not at all.

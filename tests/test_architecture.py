@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cloud", "edge", "export")
 EDGE_THIRD_PARTY = {"numpy", "click", "safetensors", "PIL", "tqdm", "tomli"}
-EDGE_OPTIONAL = {"matplotlib"}  # imported inside functions that draw, never at import time
+EDGE_OPTIONAL = {"matplotlib", "onnxruntime"}  # imported inside functions, never at import time
 CLOUD_MAY_USE = {"inputs", "cost", "errors", "units"}
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 

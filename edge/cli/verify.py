@@ -23,10 +23,10 @@ def verify(bundle: Path, engine: str, as_json: bool) -> None:
     """
     use_threads()
     from ..bundle import read_bundle
-    from ..run import engine_named
+    from ..engines import engine_named
     from ..verify import verify as run_self_test
 
-    result = run_self_test(read_bundle(bundle), engine_named(engine))
+    result = run_self_test(read_bundle(bundle), engine_named(engine, bundle))
     checks = result["checks"]
     if as_json:
         print_json(result)

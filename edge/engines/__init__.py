@@ -13,8 +13,10 @@ from .base import (
     Weights,
 )
 from .reference import ReferenceEngine
+from .registry import ENGINES, engine_named
 
 __all__ = [
+    "ENGINES",
     "NO_HOOKS",
     "Adaptation",
     "AdaptationInterrupted",
@@ -26,4 +28,5 @@ __all__ = [
     "Samples",
     "Support",
     "Weights",
+    "engine_named",
 ]

@@ -119,9 +119,16 @@ class AdaptationInterrupted(KeyboardInterrupt):
 
 
 class Engine(Protocol):
-    """Runs plans. Every engine gives the same numbers within rounding."""
+    """Runs plans. Every engine gives the same numbers within rounding.
+
+    Attributes:
+        name: as in `engine_named`.
+        plans: whether it keeps the plan's memory figures; the others take from a plan only which layers each
+            step updates and the micro-batch.
+    """
 
     name: str
+    plans: bool
 
     def adapt(
         self,

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SupportError
 from ..lower import lower_predict
 from ..plan.plan import Plan, arena_layout
 from ..program import Program
 from .arena import Arena
-from .base import (
-    NO_HOOKS,
-    Adaptation,
-    AdaptationInterrupted,
-    Hooks,
-    NonFiniteError,
-    Samples,
-    Support,
-    Weights,
-)
+from .base import NO_HOOKS, Adaptation, Hooks, Samples, Support, Weights
 from .binding import Bound, bind
-from .interrupts import uninterrupted
+from .loop import check_support, run_steps
 from .running import Run, run_call
 
 
@@ -31,6 +19,7 @@ class ReferenceEngine:
     """Runs a plan's step programs with the kernels of `edge/reference`, every write inside the arena."""
 
     name = "reference"
+    plans = True
 
     def adapt(
         self,
@@ -42,34 +31,8 @@ class ReferenceEngine:
         hooks: Hooks = NO_HOOKS,
     ) -> Adaptation:
         """See `Engine.adapt`."""
-        started = time.perf_counter()
-        _check(program, plan, support)
-        run = Run(program, plan, weights, support, hooks)
-        losses: list[float] = []
-        done = start_step
-
-        def state() -> Adaptation:
-            seconds = time.perf_counter() - started
-            return Adaptation(run.updated, tuple(losses), done, seconds, run.arena.highest_changed())
-
-        try:
-            for step in range(start_step, plan.steps):
-                loss = run.gradients(step)
-                if trouble := run.not_finite(step, loss):
-                    raise NonFiniteError(
-                        f"step {step + 1} of {plan.steps}: {trouble} is not finite; kept the weights after"
-                        f" {done} steps; check the samples, or plan fewer steps",
-                        state(),
-                    )
-                with uninterrupted():
-                    run.update(step)
-                    losses.append(loss)
-                    done = step + 1
-                if hooks.finished:
-                    hooks.finished(done, run.updated, loss)
-        except KeyboardInterrupt:
-            raise AdaptationInterrupted(state()) from None
-        return state()
+        check_support(program, plan, support)
+        return run_steps(Run(program, plan, weights, support, hooks), plan, start_step, hooks)
 
     def predict(
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
@@ -89,14 +52,3 @@ class ReferenceEngine:
                 run_call(call, bound, samples, start)
             logits[start : start + count] = bound.outputs["logits"]
         return logits
-
-
-def _check(program: Program, plan: Plan, support: Support) -> None:
-    classes = int(program.tensors[program.inputs["class_mask"]].shape[0])
-    if not 1 <= len(support) <= plan.samples:
-        raise SupportError(
-            f"support: {len(support)} samples, the plan is for 1 to {plan.samples}; plan with --samples"
-            f" {len(support)}"
-        )
-    if not 1 <= len(support.class_names) <= classes:
-        raise SupportError(f"support: {len(support.class_names)} classes, the head has {classes} outputs")

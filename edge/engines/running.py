@@ -67,6 +67,10 @@ class Run:
         for call in self._current().epilogue:
             call.run({"step": row})
 
+    def measured_dynamic_bytes(self) -> int | None:
+        """Return one more than the highest arena byte that changed; None if it was not measured."""
+        return self.arena.highest_changed()
+
     def _current(self) -> Bound:
         assert self._bound is not None
         return self._bound[1]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from edge_adapt.edge import Bundle
+from edge_adapt.edge.engines import engine_named
 from edge_adapt.edge.inputs import from_arrays
 from edge_adapt.edge.measure import PeakMeter
 from edge_adapt.edge.report import TOLERANCE_BYTES, broken_promise, run_report
-from edge_adapt.edge.run import Outcome, adapt, engine_named
+from edge_adapt.edge.run import Outcome, adapt
 
 from .bundles import support_arrays, write_bundle, write_npz
 from .commands import edge_adapt_here, error_line
@@ -27,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def outcome(bundle: Bundle) -> Outcome:
     images, labels = support_arrays()
     plan, support = bundle.plan(), from_arrays(images, labels, bundle.files.manifest.input)
-    return adapt(bundle.files, engine_named("reference"), lambda: (plan, support))
+    return adapt(bundle.files, engine_named("reference", bundle.files.path), lambda: (plan, support))
 
 
 def measured(outcome: Outcome, peak: int | None, dynamic: int | None) -> Outcome:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from edge_adapt.edge import AdaptedModel, BudgetError, Bundle, BundleError, SupportError, UsageError
 from edge_adapt.edge.bundle import Checkpoint
-from edge_adapt.edge.engines import AdaptationInterrupted, NonFiniteError, Progress
-from edge_adapt.edge.run import adapt, engine_named, stream_support
+from edge_adapt.edge.engines import AdaptationInterrupted, NonFiniteError, Progress, engine_named
+from edge_adapt.edge.run import adapt, stream_support
 from safetensors.numpy import load_file
 
 from .bundles import NET, SAMPLES, support_arrays, write_bundle, write_npz
@@ -214,7 +214,7 @@ def test_an_interrupted_run_continues_to_the_same_numbers(
 
 
 def test_a_run_killed_after_the_last_step_only_writes(bundle: Bundle, npz: Path, tmp_path: Path) -> None:
-    request, engine = bundle.request(), engine_named("reference")
+    request, engine = bundle.request(), engine_named("reference", bundle.files.path)
     checkpoint = Checkpoint(tmp_path / "adapted.partial")
     plan = bundle.plan()
     adapt(bundle.files, engine, lambda: stream_support(bundle.files, request, plan, npz), checkpoint)

@@ -1,0 +1,80 @@
+"""The loop over gradient steps that every engine shares: all or nothing, checked, observable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from ..errors import SupportError
+from ..plan.plan import Plan
+from ..program import Program
+from .base import Adaptation, AdaptationInterrupted, Array, Hooks, NonFiniteError, Support
+from .interrupts import uninterrupted
+
+
+class Running(Protocol):
+    """One adaptation in progress."""
+
+    @property
+    def updated(self) -> Mapping[str, Array]:
+        """The tensors that are updated, after the last finished step."""
+
+    def gradients(self, step: int) -> float:
+        """Compute the mean gradient of a step, all micro-batches; return the mean loss."""
+
+    def not_finite(self, step: int, loss: float) -> str | None:
+        """Return what is NaN or infinite (the loss or a gradient's name), None if all is well."""
+
+    def update(self, step: int) -> None:
+        """Apply the updates of a gradient step."""
+
+    def measured_dynamic_bytes(self) -> int | None:
+        """Return the highest byte written in an arena; None where there is none or it was not measured."""
+
+
+def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Adaptation:
+    """Run gradient steps `start_step` to `plan.steps - 1`.
+
+    Raises:
+        NonFiniteError: a loss or gradient is not finite; the last finished step is kept.
+        AdaptationInterrupted: on KeyboardInterrupt; the last finished step is kept.
+    """
+    started = time.perf_counter()
+    losses: list[float] = []
+    done = start_step
+
+    def state() -> Adaptation:
+        seconds = time.perf_counter() - started
+        return Adaptation(running.updated, tuple(losses), done, seconds, running.measured_dynamic_bytes())
+
+    try:
+        for step in range(start_step, plan.steps):
+            loss = running.gradients(step)
+            if trouble := running.not_finite(step, loss):
+                raise NonFiniteError(
+                    f"step {step + 1} of {plan.steps}: {trouble} is not finite; kept the weights after"
+                    f" {done} steps; check the samples, or plan fewer steps",
+                    state(),
+                )
+            with uninterrupted():
+                running.update(step)
+                losses.append(loss)
+                done = step + 1
+            if hooks.finished:
+                hooks.finished(done, running.updated, loss)
+    except KeyboardInterrupt:
+        raise AdaptationInterrupted(state()) from None
+    return state()
+
+
+def check_support(program: Program, plan: Plan, support: Support) -> None:
+    """Raise SupportError unless the samples and classes fit the plan and the head."""
+    classes = int(program.tensors[program.inputs["class_mask"]].shape[0])
+    if not 1 <= len(support) <= plan.samples:
+        raise SupportError(
+            f"support: {len(support)} samples, the plan is for 1 to {plan.samples}; plan with --samples"
+            f" {len(support)}"
+        )
+    if not 1 <= len(support.class_names) <= classes:
+        raise SupportError(f"support: {len(support.class_names)} classes, the head has {classes} outputs")

@@ -1,0 +1,115 @@
+"""Operations in the form that ONNX Runtime training 1.19.2 differentiates.
+
+It has no gradient for HardSigmoid, HardSwish, Elu, PRelu, GroupNormalization and InstanceNormalization, no CPU
+kernel for the gradient of Resize, and its AveragePoolGrad leaves zeros on the CPU without a word. LayerNormalization
+is differentiated only where all three of its outputs are named.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from ...edge.program import Op
+from ..onnx_builder import Builder
+from ..ops.rule import integer, integers, number
+
+
+def group_norm(builder: Builder, op: Op) -> None:
+    """Reshape, LayerNormalization over each group, Reshape, Mul, Add."""
+    x, scale, bias = op.inputs
+    shape, groups = builder.shape(x), integer(op, "groups")
+    grouped = builder.reshape(x, (0, groups, -1))
+    size = builder.ints([prod(shape) // groups])
+    ones = builder.add("ConstantOfShape", size, value=numpy_helper.from_array(np.ones(1, np.float32)))
+    zeros = builder.add("ConstantOfShape", size)
+    normal = _layer_normal(builder, (grouped, ones, zeros), builder.fresh("normal"), 1, number(op, "eps"))
+    restored = builder.reshape(normal, (0, *shape))
+    scaled = builder.add("Mul", restored, builder.over_space(scale, len(shape) + 1))
+    builder.add("Add", scaled, builder.over_space(bias, len(shape) + 1), out=op.outputs[0])
+
+
+def layer_norm(builder: Builder, op: Op) -> None:
+    """LayerNormalization over the trailing axes."""
+    _layer_normal(builder, op.inputs, op.outputs[0], integer(op, "dims"), number(op, "eps"))
+
+
+def _layer_normal(builder: Builder, inputs: tuple[str, ...], out: str, dims: int, eps: float) -> str:
+    outputs = (out, builder.fresh("mean"), builder.fresh("inv_std"))
+    return builder.add_many("LayerNormalization", inputs, outputs, {"axis": -dims, "epsilon": eps})[0]
+
+
+def hard_sigmoid(builder: Builder, op: Op) -> None:
+    """clip(alpha x + beta, 0, 1)."""
+    _unit_ramp(builder, op.inputs[0], number(op, "alpha"), number(op, "beta"), op.outputs[0])
+
+
+def hard_swish(builder: Builder, op: Op) -> None:
+    """X clip(x/6 + 1/2, 0, 1)."""
+    x = op.inputs[0]
+    builder.add("Mul", x, _unit_ramp(builder, x, 1 / 6, 0.5), out=op.outputs[0])
+
+
+def _unit_ramp(builder: Builder, x: str, slope: float, offset: float, out: str = "") -> str:
+    line = builder.add("Add", builder.add("Mul", x, builder.floats(slope)), builder.floats(offset))
+    return builder.add("Clip", line, builder.floats(0.0), builder.floats(1.0), out=out)
+
+
+def elu(builder: Builder, op: Op) -> None:
+    """max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
+    x = op.inputs[0]
+    power = builder.add("Exp", builder.add("Neg", _below_zero(builder, x)))
+    under = builder.add("Sub", power, builder.floats(1.0))
+    scaled = builder.add("Mul", under, builder.floats(number(op, "alpha")))
+    builder.add("Add", builder.add("Relu", x), scaled, out=op.outputs[0])
+
+
+def p_relu(builder: Builder, op: Op) -> None:
+    """max(x, 0) - slope max(-x, 0)."""
+    x, slope = op.inputs
+    aligned = builder.over_space(slope, len(builder.shape(x)) + 1)
+    under = builder.add("Mul", aligned, _below_zero(builder, x))
+    builder.add("Sub", builder.add("Relu", x), under, out=op.outputs[0])
+
+
+def _below_zero(builder: Builder, x: str) -> str:
+    return builder.add("Relu", builder.add("Neg", x))
+
+
+def average_pool(builder: Builder, op: Op) -> None:
+    """A depthwise convolution with constant weights, corrected at the border where padding does not count."""
+    x, y = op.inputs[0], op.outputs[0]
+    (channels, *size), (_, *out_size) = builder.shape(x), builder.shape(y)
+    kernel, strides, pads = (integers(op, name) for name in ("kernel", "strides", "pads"))
+    weights = np.full((channels, 1, *kernel), 1 / prod(kernel), np.float32)
+    attrs = {"kernel_shape": kernel, "strides": strides, "pads": pads, "group": channels}
+    if integer(op, "count_include_pad") or not any(pads):
+        builder.add("Conv", x, builder.floats(weights), out=y, **attrs)
+        return
+    share = np.ones((), np.float32)
+    for axis, count in enumerate(out_size):
+        inside = _inside(size[axis], count, kernel[axis], strides[axis], pads[axis])
+        share = np.multiply.outer(share, inside / kernel[axis])
+    whole = builder.add("Conv", x, builder.floats(weights), **attrs)
+    builder.add("Mul", whole, builder.floats(1 / share), out=y)
+
+
+def _inside(size: int, count: int, kernel: int, stride: int, pad: int) -> NDArray[np.float32]:
+    """How many elements of each window lie inside the input, along one axis."""
+    first = np.arange(count) * stride - pad
+    inside = np.minimum(first + kernel, size) - np.maximum(first, 0)
+    return np.asarray(inside, np.float32)
+
+
+FORMS = {
+    "GroupNorm": group_norm,
+    "LayerNorm": layer_norm,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "Elu": elu,
+    "PRelu": p_relu,
+    "AveragePool": average_pool,
+}
