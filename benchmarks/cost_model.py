@@ -44,7 +44,7 @@ def main() -> None:
 
 def render() -> str:
     """Return the table in Markdown."""
-    network = Network(build_backbone("conv4", CHANNELS, SIZE, WAYS, 0), (CHANNELS, SIZE, SIZE))
+    network = Network(build_backbone("conv4", (CHANNELS, SIZE, SIZE), WAYS, 0), (CHANNELS, SIZE, SIZE))
     plan = dense_plan(network)
     rows = [*paper_rows(network.layers, plan), ("sum", paper_total(network.layers), plan.dynamic_bytes)]
     lines = [f"| {name} | {_bytes(theirs)} | {_bytes(ours)} |" for name, theirs, ours in rows]

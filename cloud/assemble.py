@@ -33,13 +33,13 @@ def assemble(config: RunConfig, spec: InputSpec) -> Parts:
     """Build network and method.
 
     Raises:
-        ConfigError: the backbone cannot work on such images, or the method not on this backbone.
+        ConfigError: the backbone cannot work on such images or be meta-trained, or the method not on it.
     """
     try:
-        module = build_backbone(config.backbone, spec.channels, spec.height, config.task.ways, config.seed)
+        module = build_backbone(config.backbone, spec.shape, config.task.ways, config.seed)
+        network = Network(module, spec.shape)
     except ValueError as error:
-        raise ConfigError(f"backbone: {error}") from None
-    network = Network(module, spec.shape)
+        raise ConfigError(f"backbone: {config.backbone}: {error}") from None
     try:
         method = METHODS[config.method.name](network, config.method)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
 import click
@@ -17,7 +16,7 @@ from ..tasks import describe_datasets
 def list_command() -> None:
     """Name methods, backbones, data sets and recipes."""
     _print("methods", {name: f"{method.summary} ({method.paper})" for name, method in METHODS.items()})
-    _print("backbones", {name: _first_line(kind) for name, kind in BACKBONES.items()})
+    _print("backbones", {name: backbone.line for name, backbone in BACKBONES.items()})
     _print("data sets", {name.lower(): line for name, line in describe_datasets().items()})
     _print("recipes", {name: str(read_recipe(name).get("summary", "")) for name in recipe_names()})
 
@@ -27,8 +26,3 @@ def _print(title: str, entries: Mapping[str, str]) -> None:
     width = max(map(len, entries))
     for name, line in entries.items():
         click.echo(f"  {name:{width}}  {line}")
-
-
-def _first_line(documented: object) -> str:
-    """First line of the documentation of the file that defines an object."""
-    return (inspect.getdoc(inspect.getmodule(documented)) or "").splitlines()[0]

@@ -1,27 +1,32 @@
-"""Backbones by name; each entry builds a plain torch module for (in_channels, size, ways)."""
+"""Backbones, plain torch modules written from the papers' tables, and the layer table of any module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-from torch import nn
-
 from .conv4 import Conv4
+from .ds_cnn import DSCNN
+from .efficientnet import EfficientNet
+from .mlp import MLP
+from .mobilenet_v2 import MobileNetV2
+from .mobilenet_v3 import MobileNetV3Small
+from .motion_cnn import MotionCNN
+from .registry import BACKBONES, Backbone, build_backbone
+from .resnet import ResNet18, ResNet20
+from .resnet12 import ResNet12
+from .vit import ViT
 
-BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {"conv4": Conv4}
-
-__all__ = ["BACKBONES", "Conv4", "build_backbone"]
-
-
-def build_backbone(name: str, in_channels: int, size: int, ways: int, seed: int) -> nn.Module:
-    """A freshly initialised backbone; the same seed gives the same weights, torch's global state is kept.
-
-    Raises:
-        ValueError: no backbone has that name.
-    """
-    if name not in BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return BACKBONES[name](in_channels, size, ways)
+__all__ = [
+    "BACKBONES",
+    "DSCNN",
+    "MLP",
+    "Backbone",
+    "Conv4",
+    "EfficientNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MotionCNN",
+    "ResNet12",
+    "ResNet18",
+    "ResNet20",
+    "ViT",
+    "build_backbone",
+]

@@ -110,14 +110,19 @@ _GEOMETRY: dict[type, Callable[[Any], _Geometry]] = {
 
 
 def _follower(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[Any, ...]) -> fx.Node | None:
-    """The first node of one of these kinds reached from `node` before the next layer."""
-    reached = list(node.users)
+    """The first node of one of these kinds reached from `node` before the next layer.
+
+    Where branches meet, what follows counts for the first of them only (a sum's left operand).
+    """
+    reached = [(node, user) for user in node.users]
     while reached:
-        user = reached.pop(0)
+        source, user = reached.pop(0)
+        if user.all_input_nodes[0] is not source:
+            continue
         if _is_one_of(graph_module, user, kinds):
             return user
         if not _is_one_of(graph_module, user, LAYERS):
-            reached += list(user.users)
+            reached += [(user, following) for following in user.users]
     return None
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from edge_adapt.cloud.assemble import assemble, draw, draw_all, fixed_sampler, load_split
 from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
 from edge_adapt.edge.inputs import InputSpec
 
@@ -26,6 +27,24 @@ def test_a_recipe_makes_a_network_and_a_method_that_ignores_none_of_its_settings
     assert meta.alpha.shape == (config.method.inner_steps, len(parts.network.layers))
     grouped = [name for group in parts.method.param_groups(meta, 1e-3) for name in group["names"]]
     assert sorted(grouped) == sorted(meta.learned)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("vit", r"^backbone: vit: layer \S+: expected conv, linear or GroupNorm, got LayerNorm$"),
+        (
+            "motion-cnn",
+            r"^backbone: motion-cnn: .* takes samples \(channels, length\), .* got \(1, 28, 28\)$",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_be_meta_trained_or_fed_is_refused_in_one_line(
+    backbone: str, message: str
+) -> None:
+    config = RunConfig.from_table(read_recipe("pmeta-conv4-glyphs"), {"backbone": backbone})
+    with pytest.raises(ConfigError, match=message):
+        assemble(config, GREY28)
 
 
 def test_the_seed_makes_the_initial_weights() -> None:

@@ -37,7 +37,7 @@ def run(network: Network, weights, known, wanted=("output",)):
 
 @pytest.mark.parametrize(("channels", "size", "features"), [(1, 28, 32), (3, 84, 800)])
 def test_conv4_has_nine_layers_and_the_expected_sizes(channels, size, features):
-    network = Network(build_backbone("conv4", channels, size, 5, 0), (channels, size, size))
+    network = Network(build_backbone("conv4", (channels, size, size), 5, 0), (channels, size, size))
     names = ["conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "conv4", "norm4", "fc"]
     assert [layer.name for layer in network.layers] == names
     assert [layer.is_output for layer in network.layers] == [False] * 8 + [True]
@@ -50,20 +50,24 @@ def test_conv4_has_nine_layers_and_the_expected_sizes(channels, size, features):
 
 def test_the_same_seed_builds_the_same_weights_and_leaves_torchs_generator_alone():
     before = torch.random.get_rng_state()
-    one, two, other = (build_backbone("conv4", 1, 28, 5, seed).state_dict() for seed in (3, 3, 4))
+    one, two, other = (build_backbone("conv4", (1, 28, 28), 5, seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
 
 
-def test_too_small_images_and_unknown_backbones_are_refused():
-    with pytest.raises(ValueError, match=r"size must be at least 16 .*got 15"):
-        build_backbone("conv4", 1, 15, 5, 0)
+def test_too_small_images_unknown_backbones_and_options_are_refused():
+    with pytest.raises(ValueError, match=r"size must be at least 16 x 16, got \(1, 15, 15\)"):
+        build_backbone("conv4", (1, 15, 15), 5, 0)
     with pytest.raises(ValueError, match=f"one of {', '.join(BACKBONES)}, got 'conv5'"):
-        build_backbone("conv5", 1, 28, 5, 0)
+        build_backbone("conv5", (1, 28, 28), 5, 0)
+    with pytest.raises(ValueError, match="backbone conv4 has no option 'nrom'; it has norm, pool"):
+        build_backbone("conv4", (1, 28, 28), 5, 0, {"nrom": "batch"})
+    with pytest.raises(ValueError, match="norm must be one of group, batch, got 'layer'"):
+        build_backbone("conv4", (1, 28, 28), 5, 0, {"norm": "layer"})
 
 
-@pytest.mark.parametrize("module", [Branches(), build_backbone("conv4", 1, 17, 3, 0)])
+@pytest.mark.parametrize("module", [Branches(), build_backbone("conv4", (1, 17, 17), 3, 0)])
 def test_running_the_graph_gives_the_modules_own_output(module):
     size = 8 if isinstance(module, Branches) else 17
     network = Network(module, (1, size, size))
@@ -96,7 +100,7 @@ def test_frontier_of_a_branch_is_everything_that_the_open_part_reads():
 
 
 def test_pooling_before_relu_keeps_values_and_gradients():
-    module = build_backbone("conv4", 1, 28, 5, 0).double()
+    module = build_backbone("conv4", (1, 28, 28), 5, 0).double()
     network = Network(module, (1, 28, 28))
     x = torch.randn(4, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x[:, :, :12] = 0.0  # ties in every pooling window

@@ -17,7 +17,7 @@ from edge_adapt.edge.cost import peak_dynamic_bytes
 
 from .plain import random_batch, small_network
 
-CONV4 = Network(build_backbone("conv4", 1, 28, 5, 0), (1, 28, 28))
+CONV4 = Network(build_backbone("conv4", (1, 28, 28), 5, 0), (1, 28, 28))
 TABLE = CONV4.layers
 DENSE = [True] * 9
 

@@ -30,7 +30,7 @@ FROZEN = {
 @pytest.fixture(scope="module", params=[(28, 1), (84, 3)], ids=["28 px", "84 px"])
 def network(request: pytest.FixtureRequest) -> Network:
     size, channels = request.param
-    return Network(build_backbone("conv4", channels, size, 5, 0), (channels, size, size))
+    return Network(build_backbone("conv4", (channels, size, size), 5, 0), (channels, size, size))
 
 
 @pytest.fixture(scope="module")
