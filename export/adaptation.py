@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ..edge.program import Program
 from .autodiff import differentiate
-from .capture import capture
 from .errors import ExportError
 from .passes import DropFrozenAttention, apply
 from .source import Array, AttentionModule, AttentionSettings, Side, Source
@@ -27,11 +26,19 @@ def adaptation(source: Source) -> Program:
     Raises:
         ExportError: the module holds what no rule recognises, or its layers are not those of the source.
     """
-    forward = capture(source.module, source.input.shape, source.layer_names)
+    forward = source.captured.program
+    _check_output(source)
     attention = layer_attention(source.attention, source.settings)
     _check_norms(forward, attention)
     whole = differentiate(forward, attention, len(source.alpha))
     return apply(DropFrozenAttention(source.updated_layers), whole).program
+
+
+def _check_output(source: Source) -> None:
+    if len(source.captured.output_shape) != 1:
+        raise ExportError(
+            f"the module's output has shape {source.captured.output_shape}; expected logits (N, classes)"
+        )
 
 
 def _check_norms(forward: Program, attention: Mapping[str, LayerAttention]) -> None:
@@ -72,8 +79,7 @@ def tensors(source: Source, program: Program) -> dict[str, Array]:
     Raises:
         ExportError: a shape differs from the program's, or a value is not finite.
     """
-    found = {name: _float32(value.detach().cpu().numpy()) for name, value in source.module.named_parameters()}
-    found["alpha"] = _float32(source.alpha)
+    found = {**source.captured.values, "alpha": _float32(source.alpha)}
     for layer, sides in source.attention.items():
         for side, module in sides.items():
             found |= {

@@ -34,7 +34,7 @@ def write_bundle(source: Source, path: Path) -> None:
     check_target(path)
     program = adaptation(source)
     values = tensors(source, program)
-    test = selftest(source, _classes(program))
+    test = selftest(source)
     with new_directory(path) as directory:
         write_tensors(directory / WEIGHTS, values)
         write_tensors(directory / "selftest.safetensors", test)
@@ -77,17 +77,13 @@ def _write_model(path: Path, model: ModelProto) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def _classes(program: Program) -> int:
-    return int(program.tensors[program.outputs["logits"]].shape[1])
-
-
 def _manifest(source: Source, program: Program, files: dict[str, str]) -> Manifest:
     return Manifest(
         kind="gradient",
         name=source.name,
-        loss="softmax-cross-entropy",
+        loss=source.loss,
         input=source.input,
-        classes=_classes(program),
+        classes=source.captured.output_shape[0],
         steps=program.steps,
         samples=source.samples,
         layers=layer_table(source, program),

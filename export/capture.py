@@ -14,23 +14,24 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from ..edge.program import BATCH, Program
+from ..edge.program import BATCH
 from .errors import ExportError
+from .network import Network
 from .onnx_import import import_forward
 
 OPSET = 18
 
 
-def capture(module: nn.Module, sample_shape: tuple[int, ...], layer_names: tuple[str, ...] = ()) -> Program:
+def capture(module: nn.Module, sample_shape: tuple[int, ...], layer_names: tuple[str, ...] = ()) -> Network:
     """Capture a module.
 
     Args:
-        module: images (N, *sample_shape) to logits (N, classes), in any dtype; it is not changed.
-        sample_shape: (C, H, W) of one sample.
+        module: samples (N, *sample_shape) to logits (N, classes), in any dtype; it is not changed.
+        sample_shape: shape of one sample, (C, H, W) for images.
         layer_names: layers in the order of the step-size table; the order of execution when empty.
 
     Returns:
-        A program with a forward section only; parameters keep their torch names.
+        A program with a forward section only, and its parameters, which keep their torch names.
 
     Raises:
         ExportError: the exporter fails, or the graph holds what no rule recognises; names the node.

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ..edge.program import BATCH
 from .errors import ExportError
+from .param import Param
 
 _VIEWS = ("Unsqueeze", "Reshape", "Cast", "CastLike", "Identity")
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -76,13 +77,36 @@ class ForwardGraph:
         return shape
 
     def parameter(self, value: str) -> str | None:
-        """Name of the module parameter that a value is, seen through reshapes and casts."""
+        """Name of the module parameter that a value is, seen through reshapes, transpositions and casts."""
+        return self._origin(value)[0]
+
+    def _origin(self, value: str) -> tuple[str | None, bool]:
+        """The module parameter that a value is, and whether it is seen with its two axes swapped."""
+        transposed = False
         while value not in self.params:
             node = self._producers.get(value)
-            if node is None or node.op_type not in _VIEWS:
-                return None
+            if node is None or not (node.op_type in _VIEWS or _swaps(node)):
+                return None, False
+            transposed ^= _swaps(node)
             value = node.input[0]
-        return value
+        return value, transposed
+
+    def param(self, part: str, value: str) -> Param | None:
+        """A value as an operation's parameter; None if it depends on the input.
+
+        A module parameter is seen through reshapes and transpositions (its value is in the shape of the
+        parameter itself, transposed if it is seen so); a value that is always the same is a constant Param.
+        """
+        name, transposed = self._origin(value)
+        if name is not None:
+            array = self.array(name)
+            return Param(part, array.T if transposed else array, name, transposed)
+        constant = self.constant(value) if value else None
+        return None if constant is None else Param(part, constant, learned=False)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The value of an initializer."""
+        return numpy_helper.to_array(self._initializers[name])
 
     def constant(self, value: str) -> NDArray[Any] | None:
         """The number(s) a value always has, or None if it depends on the input or on a parameter."""
@@ -127,6 +151,11 @@ class ForwardGraph:
     def param_shape(self, name: str) -> Shape:
         """Shape of a parameter."""
         return tuple(self._initializers[name].dims)
+
+
+def _swaps(node: NodeProto) -> bool:
+    """Whether a node swaps the two axes of a matrix."""
+    return node.op_type == "Transpose" and list(attributes(node).get("perm", [1, 0])) == [1, 0]
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

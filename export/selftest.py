@@ -1,4 +1,4 @@
-"""The self-test of a bundle: a few images, and what PyTorch computes from them in float64.
+"""The self-test of a bundle: a few samples, and what PyTorch computes from them in float64.
 
 It shares no code with the program: gradients are torch autograd's, sample by sample, and attention is
 applied to every sample's own gradient before the mean (docs/bundle.md).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..edge.inputs import InputSpec
+from ..edge.reference.interpret import interpret
+from .adaptation import adaptation, tensors
 from .source import AttentionModule, Side, Source
+
+if TYPE_CHECKING:
+    from ..edge.inputs import ArraySpec
 
 SAMPLES, CANDIDATES, ENTRIES, SEED = 4, 16, 64, 2023
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """One sample's own loss and scaled gradients, and how far its channel selections are from changing."""
 
     loss: float
@@ -31,24 +37,28 @@ class _Sample:
     margin: float
 
 
-def selftest(source: Source, classes: int) -> dict[str, NDArray[Any]]:
+def selftest(source: Source) -> dict[str, NDArray[Any]]:
     """Tensors of `selftest.safetensors`.
 
-    Images are random pixels. Of several candidates those are taken whose channel selections have the widest
+    Samples are random. Of several candidates those are taken whose channel selections have the widest
     margins, so that float32 rounding on a device cannot choose other channels.
 
     Args:
-        source: the model.
-        classes: outputs of the head.
+        source: the model; one without a torch module is run by the NumPy meaning of its program in float64.
     """
-    module = copy.deepcopy(source.module).to("cpu", torch.float64).eval()
-    images = np.random.default_rng(SEED).integers(0, 256, (CANDIDATES, *source.input.pixel_shape), np.uint8)
+    classes = source.captured.output_shape[0]
+    images = _candidates(source.input)
     labels = np.arange(CANDIDATES) % classes
-    inputs = torch.from_numpy(source.input.preprocess(images)).double()
-    samples = [_run(source, module, inputs[n], int(labels[n])) for n in range(CANDIDATES)]
-    order = sorted(range(CANDIDATES), key=lambda n: -samples[n].margin)
+    inputs = source.input.preprocess(images).astype(np.float64)
+    if source.module is None:
+        samples = [interpreted(source, inputs[n], int(labels[n])) for n in range(SAMPLES)]
+    else:
+        module = copy.deepcopy(source.module).to("cpu", torch.float64).eval()
+        rows = torch.from_numpy(inputs)
+        samples = [_run(source, module, rows[n], int(labels[n])) for n in range(CANDIDATES)]
+    order = sorted(range(len(samples)), key=lambda n: -samples[n].margin)
     chosen = sorted(order[:SAMPLES])
-    tensors: dict[str, NDArray[Any]] = {
+    tests: dict[str, NDArray[Any]] = {
         "images": images[chosen],
         "labels": labels[chosen],
         "alpha_mask": np.array([name in source.updated_layers for name in source.layer_names], np.uint8),
@@ -56,8 +66,32 @@ def selftest(source: Source, classes: int) -> dict[str, NDArray[Any]]:
     }
     for name in samples[0].gradients:
         mean = torch.stack([samples[n].gradients[name] for n in chosen]).mean(0)
-        tensors |= _digest(name, mean.flatten())
-    return tensors
+        tests |= _digest(name, mean.flatten())
+    return tests
+
+
+def _candidates(spec: InputSpec | ArraySpec) -> NDArray[Any]:
+    rng = np.random.default_rng(SEED)
+    if isinstance(spec, InputSpec):
+        return rng.integers(0, 256, (CANDIDATES, *spec.pixel_shape), np.uint8)
+    return rng.normal(size=(CANDIDATES, *spec.shape)).astype(np.float32)
+
+
+def interpreted(source: Source, sample: NDArray[np.float64], label: int) -> Sample:
+    """Loss and gradients of one sample by the NumPy meaning of the program, in float64."""
+    program = adaptation(source)
+    updated = [layer for layer in program.layers if layer.name in source.updated_layers]
+    names = {grad: param for layer in updated for param, grad in zip(layer.params, layer.grads, strict=True)}
+    values: dict[str, NDArray[Any]] = {
+        **tensors(source, program),
+        "images": sample[None],
+        "labels": np.array([label]),
+        "sample_weight": np.ones(1),
+        "class_mask": np.ones(source.captured.output_shape),
+    }
+    found = interpret(program, values, ["loss", *names], np.float64)
+    gradients = {param: torch.from_numpy(found[grad]) for grad, param in names.items()}
+    return Sample(float(found["loss"]), gradients, float("inf"))
 
 
 def _digest(name: str, gradient: Tensor) -> dict[str, NDArray[Any]]:
@@ -69,33 +103,42 @@ def _digest(name: str, gradient: Tensor) -> dict[str, NDArray[Any]]:
     }
 
 
-def _run(source: Source, module: nn.Module, image: Tensor, label: int) -> _Sample:
+def _run(source: Source, module: nn.Module, image: Tensor, label: int) -> Sample:
     """Own-loss gradients of the updated layers' parameters, attention applied."""
-    layers = [
-        (name, module.get_submodule(name)) for name in source.layer_names if name in source.updated_layers
+    attended = [
+        (name, module.get_submodule(name)) for name in source.attention if name in source.updated_layers
     ]
     seen: dict[str, tuple[Tensor, Tensor]] = {}
-    handles = [layer.register_forward_hook(_watch(seen, name)) for name, layer in layers]
+    handles = [layer.register_forward_hook(_watch(seen, name)) for name, layer in attended]
     try:
         logits = module(image[None])
     finally:
         for handle in handles:
             handle.remove()
-    loss = F.cross_entropy(logits, torch.tensor([label]))
-    params = {f"{name}.{part}": value for name, layer in layers for part, value in layer.named_parameters()}
-    wanted = [*params.values(), *(seen[name][1] for name, _ in layers)]
+    loss = F.cross_entropy(logits, torch.tensor([label]), label_smoothing=source.label_smoothing)
+    params = _updated_parameters(source, module)
+    wanted = [*params.values(), *(seen[name][1] for name, _ in attended)]
     found = torch.autograd.grad(loss, wanted) if wanted else ()
     gradients = dict(zip(params, found, strict=False))
-    outputs = dict(zip((name for name, _ in layers), found[len(params) :], strict=True))
+    outputs = dict(zip((name for name, _ in attended), found[len(params) :], strict=True))
     margins = [float("inf")]
-    for name, layer in layers:
-        sides = source.attention.get(name, {})
+    for name, layer in attended:
+        sides = source.attention[name]
         gammas = {
             side: _gamma(source, sides[side], side, seen[name][0], outputs[name], margins) for side in sides
         }
         for part, _ in layer.named_parameters():
             gradients[f"{name}.{part}"] = _scaled(layer, part, gradients[f"{name}.{part}"], gammas)
-    return _Sample(loss.item(), gradients, min(margins))
+    origins = source.captured.origins
+    turned = {name: g.mT if origins[name].transposed else g for name, g in gradients.items()}
+    return Sample(loss.item(), turned, min(margins))
+
+
+def _updated_parameters(source: Source, module: nn.Module) -> dict[str, Tensor]:
+    """The torch parameters of the layers that are ever updated, by their names in the program."""
+    network, params = source.captured, dict(module.named_parameters())
+    layers = [layer for layer in network.program.layers if layer.name in source.updated_layers]
+    return {name: params[network.origins[name].source] for layer in layers for name in layer.params}
 
 
 def _watch(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Any:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from ..edge.inputs import InputSpec
+from .capture import capture
 from .errors import ExportError
+from .network import Network
+
+if TYPE_CHECKING:
+    from ..edge.inputs import ArraySpec
 
 Array = NDArray[np.float32]
 Side = Literal["fw", "bw"]
@@ -61,8 +67,9 @@ class Source:
 
     Attributes:
         name: of the bundle, for example "conv4-omniglot-p-meta".
-        module: torch module, images (N, C, H, W) to logits (N, ways); its parameters are the initial weights.
-        input: shape and preprocessing of an image.
+        module: torch module, samples (N, ...) to outputs (N, ...); its parameters are the initial weights. None
+            for a network that came from an ONNX file.
+        input: shape and preprocessing of a sample.
         layer_names: module paths of all layers, in the order of alpha's columns.
         alpha: step sizes (K, L); an exact zero means: not updated in that step.
         attention: layer -> side -> module; layers and sides without attention are absent.
@@ -71,14 +78,17 @@ class Source:
         caps: (K, L) most channels that forward attention kept on validation tasks, or None.
         benefits: (K, L) mean of alpha * <g, gamma * g> on validation tasks, or None.
         provenance: recipe, seed, versions, meta-test accuracy.
+        network: the captured module; None: it is captured when the bundle is written.
+        loss: name of the loss, one of `LOSSES`.
+        label_smoothing: of the cross-entropy, in [0, 1).
 
     Raises:
         ExportError: shapes that do not fit together.
     """
 
     name: str
-    module: nn.Module
-    input: InputSpec
+    module: nn.Module | None
+    input: InputSpec | ArraySpec
     layer_names: tuple[str, ...]
     alpha: Array
     attention: Mapping[str, Mapping[Side, AttentionModule]] = field(default_factory=dict)
@@ -87,6 +97,9 @@ class Source:
     caps: NDArray[np.int64] | None = None
     benefits: NDArray[np.float64] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    network: Network | None = None
+    loss: str = "softmax-cross-entropy"
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("alpha", "caps", "benefits"):
@@ -98,6 +111,19 @@ class Source:
                 raise ExportError(f"{name}: has values that are not finite; the training diverged")
         if unknown := set(self.attention) - set(self.layer_names):
             raise ExportError(f"attention for unknown layers: {', '.join(sorted(unknown))}")
+
+    @cached_property
+    def captured(self) -> Network:
+        """The captured network.
+
+        Raises:
+            ExportError: the module holds what no rule recognises, or its layers are not those of the source.
+        """
+        if self.network is not None:
+            return self.network
+        if self.module is None:
+            raise ExportError("a source needs a torch module or a captured network")
+        return capture(self.module, tuple(self.input.shape), self.layer_names)
 
     @property
     def updated_layers(self) -> frozenset[str]:

@@ -65,9 +65,11 @@ class Tape:
         if value in self.wanted:
             self._parts.setdefault(value, []).append(gradient)
 
-    def to_input(self, op: Op, kind: str, inputs: tuple[str, ...], attrs: Attrs = NO_ATTRS) -> None:
-        """Emit the contribution of a forward operation to the gradient of its first input, if wanted."""
-        value = op.inputs[0]
+    def to_input(
+        self, op: Op, kind: str, inputs: tuple[str, ...], attrs: Attrs = NO_ATTRS, position: int = 0
+    ) -> None:
+        """Emit the contribution of a forward operation to the gradient of one of its inputs, if wanted."""
+        value = op.inputs[position]
         if value not in self.wanted:
             return
         parts = self._parts.setdefault(value, [])
@@ -78,23 +80,31 @@ class Tape:
     def to_parameter(
         self, op: Op, param: str, kind: str, inputs: tuple[str, ...], attrs: Attrs = NO_ATTRS
     ) -> None:
-        """Emit a parameter's gradient `grad::PARAM`; an absent parameter ("") has none."""
-        if param:
+        """Emit a parameter's gradient `grad::PARAM`; an absent parameter ("") and a constant have none."""
+        if param in self.wanted:
             name = f"grad::{param}"
             tensor = Tensor(name, self.tensors[param].shape, role="gradient")
             self._emit(Op(kind, inputs, (name,), op.layer, attrs), tensor)
 
-    def attend(self, op: Op, fw_on: str, bw_on: str) -> tuple[str, str]:
-        """Emit the layer's ChannelAttention operations and return (fw, bw), "" where the layer has none."""
+    def attend(self, op: Op, fw_on: str, bw_on: str, axis: int = 1) -> tuple[str, str]:
+        """Emit the layer's ChannelAttention operations and return (fw, bw), "" where the layer has none.
+
+        Args:
+            op: the layer's forward operation.
+            fw_on: what forward attention looks at.
+            bw_on: what backward attention looks at.
+            axis: where both have their channels, 1 or -1.
+        """
         attention = self.attention.get(op.layer)
         if attention is None:
             return "", ""
-        return self._attend(op.layer, "fw", fw_on, attention), self._attend(op.layer, "bw", bw_on, attention)
+        fw = self._attend(op.layer, "fw", fw_on, attention, axis)
+        return fw, self._attend(op.layer, "bw", bw_on, attention, axis)
 
-    def _attend(self, layer: str, side: str, value: str, attention: LayerAttention) -> str:
+    def _attend(self, layer: str, side: str, value: str, attention: LayerAttention, axis: int) -> str:
         if side not in attention.sides:
             return ""
-        channels, hidden = int(self.tensors[value].shape[1]), attention.hidden[side]
+        channels, hidden = int(self.tensors[value].shape[axis]), attention.hidden[side]
         shapes = {"w1": (hidden, channels), "b1": (hidden,), "w2": (channels, hidden), "b2": (channels,)}
         params = [
             Tensor(f"attention::{layer}::{side}::{p}", s, role="attention-param") for p, s in shapes.items()
@@ -103,8 +113,14 @@ class Tape:
         name = f"{side}::{layer}"
         self.tensors[name] = Tensor(name, (BATCH, channels))
         inputs = (value, *(tensor.name for tensor in params), "")
-        self.attending.append(Op("ChannelAttention", inputs, (name,), layer, dict(attention.sides[side])))
+        attrs = {**attention.sides[side], "axis": axis}
+        self.attending.append(Op("ChannelAttention", inputs, (name,), layer, attrs))
         return name
+
+    def emit(self, op: Op, tensor: Tensor) -> str:
+        """Emit an intermediate operation of a gradient and return the name of what it computes."""
+        self._emit(op, tensor)
+        return tensor.name
 
     def _emit(self, op: Op, tensor: Tensor) -> None:
         self.tensors[tensor.name] = tensor

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import activation, attention, conv, fc, loss, norm, pool, shape, update
-from .rule import Extra, Match, Rule
+from . import activation, attention, conv, fc, loss, norm, pool, shape, sums, update
+from .rule import Extra, Match, Param, Rule
 
-_FAMILIES = (conv, fc, norm, activation, pool, shape, loss, attention, update)
+_FAMILIES = (conv, fc, norm, sums, activation, pool, shape, loss, attention, update)
 
 RULES: dict[str, Rule] = {rule.kind: rule for family in _FAMILIES for rule in family.RULES}
 
-__all__ = ["RULES", "Extra", "Match", "Rule"]
+__all__ = ["RULES", "Extra", "Match", "Param", "Rule"]

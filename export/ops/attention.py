@@ -14,9 +14,10 @@ RMS_FLOOR = 1e-12
 
 def _expand(builder: Builder, op: Op) -> None:
     x, w1, b1, w2, b2, keep = op.inputs
-    channels = builder.shape(x)[0]
-    rank = len(builder.shape(x)) + 1
-    pooled = builder.mean(x, range(2, rank), keep=False) if rank > 2 else x
+    shape, axis = builder.shape(x), integer(op, "axis")
+    channels, rank = shape[0 if axis == 1 else -1], len(shape) + 1
+    others = range(2, rank) if axis == 1 else range(1, rank - 1)
+    pooled = builder.mean(x, others, keep=False) if rank > 2 else x
     if op.attrs["normalize"] == "rms":
         pooled = _by_rms(builder, pooled)
     hidden = builder.add("Relu", builder.add("Gemm", pooled, w1, b1, transB=1))
@@ -57,4 +58,14 @@ def _selection(builder: Builder, op: Op, weights: str, channels: int) -> str:
     )
 
 
-RULES = (Rule("ChannelAttention", _expand),)
+RULES = (
+    Rule(
+        "ChannelAttention",
+        _expand,
+        signature="x, w1, b1, w2, b2, [keep] -> gamma",
+        attributes='rho, cap (or null), normalize ("none" or "rms"), axis (1 or -1)',
+        meaning="per sample: p = mean of x over all axes but its channels, which are axis 1 or the last; "
+        '"rms": p / (rms over channels + 1e-12); pi = softmax(w2 relu(w1 p + b1) + b2); clip and normalise; '
+        "gamma (N, C). With `keep` (N, C) of 0/1 given, that selection is used instead of clipping",
+    ),
+)

@@ -19,8 +19,8 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if node.op_type != "Conv":
         return None
     attrs = attributes(node)
-    params = weight_and_bias(graph, node)
-    if params is None or len(graph.shape(node.output[0])) != 4:
+    weight, bias = weight_and_bias(graph, node)
+    if weight is None or len(graph.shape(node.output[0])) != 4 or weight.value.ndim != 4:
         raise ExportError(
             f"node {node.name!r} (Conv): expected a 2-d convolution with module parameters as weight and bias"
         )
@@ -35,7 +35,7 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
         "groups": attrs.get("group", 1),
     }
     plain = {name: list(value) if isinstance(value, Sequence) else value for name, value in geometry.items()}
-    return Match((node.input[0],), params, attrs=plain)
+    return Match((node.input[0],), (weight, bias), attrs=plain)
 
 
 def _gradient(tape: Tape, op: Op) -> None:
@@ -44,7 +44,7 @@ def _gradient(tape: Tape, op: Op) -> None:
     fw, bw = tape.attend(op, x, gy)
     tape.to_input(op, "ConvInputGrad", (gy, w), op.attrs)
     tape.to_parameter(op, w, "ConvWeightGrad", (x, gy, SAMPLE_WEIGHT, fw, bw), op.attrs)
-    tape.to_parameter(op, b, "ConvBiasGrad", (gy, SAMPLE_WEIGHT, bw))
+    tape.to_parameter(op, b, "BiasGrad", (gy, SAMPLE_WEIGHT, bw), {"axis": 1})
 
 
 def _onnx_attrs(op: Op) -> dict[str, Any]:
@@ -95,15 +95,30 @@ def _expand_weight_grad(builder: Builder, op: Op) -> None:
     builder.add("Transpose", window, perm=[1, 0, 2, 3], out=op.outputs[0])
 
 
-def _expand_bias_grad(builder: Builder, op: Op) -> None:
-    gy, sample_weight, bw = op.inputs
-    scaled = builder.add("Mul", gy, builder.over_space(sample_scale(builder, sample_weight, bw), 4))
-    builder.total(scaled, (0, 2, 3), out=op.outputs[0])
-
-
 RULES = (
-    Rule("Conv", _expand, _match, _gradient, "conv"),
-    Rule("ConvInputGrad", _expand_input_grad),
-    Rule("ConvWeightGrad", _expand_weight_grad),
-    Rule("ConvBiasGrad", _expand_bias_grad),
+    Rule(
+        "Conv",
+        _expand,
+        _match,
+        _gradient,
+        "conv",
+        signature="x, w, [b] -> y",
+        attributes="strides [2], pads [top, left, bottom, right], dilations [2], groups",
+        meaning="cross-correlation, w (O, I/groups, kh, kw)",
+    ),
+    Rule(
+        "ConvInputGrad",
+        _expand_input_grad,
+        signature="gy, w -> gx",
+        attributes="as Conv",
+        meaning="the gradient of x",
+    ),
+    Rule(
+        "ConvWeightGrad",
+        _expand_weight_grad,
+        signature="x, gy, sample_weight, [fw], [bw] -> gw",
+        attributes="as Conv",
+        meaning="gw[o,i] = sum_n sample_weight[n]*bw[n,o]*fw[n,i] * (x correlated with gy); for groups, fw index as "
+        "in the note below",
+    ),
 )

@@ -34,4 +34,13 @@ def _expand(builder: Builder, op: Op) -> None:
         builder.add("Sub", builder.add("Exp", log_probability), one_hot, out=gradient)
 
 
-RULES = (Rule("SoftmaxCrossEntropy", _expand, gradient=_gradient),)
+RULES = (
+    Rule(
+        "SoftmaxCrossEntropy",
+        _expand,
+        gradient=_gradient,
+        signature="logits, labels, sample_weight, class_mask -> loss, gradient",
+        meaning="loss = sum_n sample_weight[n]*loss_n; gradient (N, C) = softmax - onehot, unweighted; masked "
+        "classes get 0",
+    ),
+)

@@ -8,9 +8,9 @@ from onnx import NodeProto
 from ...edge.program import BATCH, Op
 from ..errors import ExportError
 from ..forward_graph import ForwardGraph, attributes
-from ..onnx_builder import Builder, sample_scale
+from ..onnx_builder import Builder
 from ..tape import SAMPLE_WEIGHT, Tape
-from .rule import Extra, Match, Rule, integer, number
+from .rule import Extra, Match, Param, Rule, integer, number
 
 
 def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
@@ -21,7 +21,9 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
             norm = graph.producer(back.input[0], "InstanceNormalization") if back else None
             split = graph.producer(norm.input[0], "Reshape") if norm else None
             if norm is not None and split is not None:
-                return _normalised(graph, norm, split, (graph.parameter(scale), graph.parameter(bias)))
+                return _normalised(
+                    graph, norm, split, (graph.param("weight", scale), graph.param("bias", bias))
+                )
     return None
 
 
@@ -34,7 +36,7 @@ def _either_order(node: NodeProto | None, kind: str) -> list[tuple[str, str]]:
 
 
 def _normalised(
-    graph: ForwardGraph, norm: NodeProto, split: NodeProto, params: tuple[str | None, str | None]
+    graph: ForwardGraph, norm: NodeProto, split: NodeProto, params: tuple[Param | None, Param | None]
 ) -> Match:
     x, (scale, bias) = split.input[0], params
     shape, target = graph.shape(x), graph.constant(split.input[1])
@@ -42,7 +44,7 @@ def _normalised(
         raise ExportError(
             f"node {norm.name!r} (InstanceNormalization) is not a GroupNorm; use torch.nn.GroupNorm"
         )
-    if scale is None or bias is None or not graph.param_shape(scale) == graph.param_shape(bias) == shape[1:2]:
+    if scale is None or bias is None or not scale.value.shape == bias.value.shape == shape[1:2]:
         raise ExportError(f"node {norm.name!r}: a GroupNorm without its own weight and bias; use affine=True")
     groups = int(target[1])
     eps = float(f"{attributes(norm).get('epsilon', 1e-5):.7g}")
@@ -62,8 +64,8 @@ def _gradient(tape: Tape, op: Op) -> None:
     gy = tape.gradient(y)
     fw, bw = tape.attend(op, x_hat, gy)
     tape.to_input(op, "GroupNormInputGrad", (gy, x_hat, inv_std, scale), {"groups": op.attrs["groups"]})
-    tape.to_parameter(op, scale, "GroupNormScaleGrad", (gy, x_hat, SAMPLE_WEIGHT, fw, bw))
-    tape.to_parameter(op, bias, "GroupNormBiasGrad", (gy, SAMPLE_WEIGHT, bw))
+    tape.to_parameter(op, scale, "ScaleGrad", (gy, x_hat, SAMPLE_WEIGHT, fw, bw), {"axis": 1})
+    tape.to_parameter(op, bias, "BiasGrad", (gy, SAMPLE_WEIGHT, bw), {"axis": 1})
 
 
 def _expand(builder: Builder, op: Op) -> None:
@@ -95,27 +97,23 @@ def _expand_input_grad(builder: Builder, op: Op) -> None:
     builder.reshape(scaled, (0, *shape), out=op.outputs[0])
 
 
-def _expand_scale_grad(builder: Builder, op: Op) -> None:
-    gy, x_hat, sample_weight, fw, bw = op.inputs
-    _weighted_total(
-        builder, builder.add("Mul", gy, x_hat), gy, sample_scale(builder, sample_weight, fw, bw), op
-    )
-
-
-def _expand_bias_grad(builder: Builder, op: Op) -> None:
-    gy, sample_weight, bw = op.inputs
-    _weighted_total(builder, gy, gy, sample_scale(builder, sample_weight, bw), op)
-
-
-def _weighted_total(builder: Builder, value: str, like: str, scale: str, op: Op) -> None:
-    rank = len(builder.shape(like)) + 1
-    scaled = builder.add("Mul", value, builder.over_space(scale, rank))
-    builder.total(scaled, (0, *range(2, rank)), out=op.outputs[0])
-
-
 RULES = (
-    Rule("GroupNorm", _expand, _match, _gradient, "norm"),
-    Rule("GroupNormInputGrad", _expand_input_grad),
-    Rule("GroupNormScaleGrad", _expand_scale_grad),
-    Rule("GroupNormBiasGrad", _expand_bias_grad),
+    Rule(
+        "GroupNorm",
+        _expand,
+        _match,
+        _gradient,
+        "norm",
+        signature="x, scale, bias -> y, x_hat, inv_std",
+        attributes="groups, eps",
+        meaning="x_hat = (x - mean)*inv_std per sample and group (biased variance); y = scale*x_hat + bias; inv_std "
+        "(N, groups)",
+    ),
+    Rule(
+        "GroupNormInputGrad",
+        _expand_input_grad,
+        signature="gy, x_hat, inv_std, scale -> gx",
+        attributes="groups",
+        meaning="the gradient of x",
+    ),
 )

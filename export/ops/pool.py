@@ -61,4 +61,22 @@ def _expand_grad(builder: Builder, op: Op) -> None:
     builder.reshape(sums, (-1, *shape), out=op.outputs[0])
 
 
-RULES = (Rule("MaxPool", _expand, _match, _gradient), Rule("MaxPoolGrad", _expand_grad))
+RULES = (
+    Rule(
+        "MaxPool",
+        _expand,
+        _match,
+        _gradient,
+        signature="x -> y, argmax",
+        attributes="kernel [2], strides [2], pads [4]",
+        meaning="padding counts as -inf; argmax = row*kw + column inside the window of the first maximum; bit2 up "
+        "to 4 elements, bit4 up to 16, else uint8",
+    ),
+    Rule(
+        "MaxPoolGrad",
+        _expand_grad,
+        signature="gy, argmax -> gx",
+        attributes="as MaxPool",
+        meaning="zero, then scatter-add (windows may overlap)",
+    ),
+)

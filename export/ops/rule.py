@@ -10,7 +10,20 @@ from onnx import NodeProto
 from ...edge.program import Attr, Op
 from ..forward_graph import ForwardGraph, Shape
 from ..onnx_builder import Builder
+from ..param import Param
 from ..tape import Tape
+
+__all__ = [
+    "Extra",
+    "Match",
+    "Param",
+    "Rule",
+    "integer",
+    "integers",
+    "number",
+    "unless_zero",
+    "weight_and_bias",
+]
 
 
 @dataclass(frozen=True)
@@ -28,14 +41,14 @@ class Match:
 
     Attributes:
         inputs: the ONNX values it reads, in the program's order.
-        params: module parameters that follow them ("" for an absent one).
+        params: what it reads beside them (None: an absent optional one).
         nodes: how many ONNX nodes the match explains; among several matches the largest wins.
         attrs: the operation's attributes.
         extras: outputs beside the first.
     """
 
     inputs: tuple[str, ...]
-    params: tuple[str, ...] = ()
+    params: tuple[Param | None, ...] = ()
     nodes: int = 1
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     extras: tuple[Extra, ...] = ()
@@ -43,14 +56,17 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """Everything the export knows about one operation of docs/program.md.
+    """Everything the export knows about one operation.
 
     Attributes:
         kind: the operation's name.
         expand: emits standard ONNX operators for it.
         match: recognises it at the ONNX node that computes its output; None for what no forward graph has.
         gradient: emits the backward operations; None where nothing is differentiated.
-        layer_kind: "conv", "fc" or "norm" for operations whose parameters are a layer.
+        layer_kind: "conv", "fc", "norm", ... for operations whose learned parameters are a layer.
+        signature: for the table in the docs: "x, w, [b] -> y".
+        attributes: the attributes' names, separated by commas.
+        meaning: what it computes, in one line.
     """
 
     kind: str
@@ -58,17 +74,20 @@ class Rule:
     match: Callable[[ForwardGraph, NodeProto], Match | None] | None = None
     gradient: Callable[[Tape, Op], None] | None = None
     layer_kind: str | None = None
+    signature: str = field(kw_only=True)
+    attributes: str = field(default="", kw_only=True)
+    meaning: str = field(kw_only=True)
 
 
-def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[str, str] | None:
-    """Names of the parameters a node reads after its input; a bias that is absent or all zeros is ""."""
-    names = [graph.resolve(name) for name in node.input[1:]]
-    if not names or not graph.params.issuperset(names[:1]):
-        return None
-    if not names[1:] or graph.params.issuperset(names[1:]):
-        return names[0], "".join(names[1:])
-    constant = graph.constant(names[1])
-    return None if constant is None or constant.any() else (names[0], "")
+def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[Param | None, Param | None]:
+    """What a node reads after its input; a bias that is absent or a constant of zeros is None."""
+    weight, bias, *_ = (*node.input[1:], "", "")
+    return graph.param("weight", weight), unless_zero(graph.param("bias", bias))
+
+
+def unless_zero(param: Param | None) -> Param | None:
+    """None for a constant of zeros (the exporter's way to say: no bias)."""
+    return None if param is None or not (param.learned or param.value.any()) else param
 
 
 def integer(op: Op, name: str) -> int:

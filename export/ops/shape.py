@@ -21,8 +21,8 @@ def _match_flatten(graph: ForwardGraph, node: NodeProto) -> Match | None:
     return Match((node.input[0],)) if before[0] == BATCH and after == flat else None
 
 
-def _flatten_gradient(tape: Tape, op: Op) -> None:
-    tape.to_input(op, "FlattenGrad", (tape.gradient(op.outputs[0]),))
+def _reshape_gradient(tape: Tape, op: Op) -> None:
+    tape.to_input(op, "Reshape", (tape.gradient(op.outputs[0]),))
 
 
 def _expand_reshape(builder: Builder, op: Op) -> None:
@@ -49,7 +49,20 @@ def _expand_add(builder: Builder, op: Op) -> None:
 
 
 RULES = (
-    Rule("Flatten", _expand_reshape, _match_flatten, _flatten_gradient),
-    Rule("FlattenGrad", _expand_reshape),
-    Rule("Add", _expand_add, _match_add, _add_gradient),
+    Rule(
+        "Reshape",
+        _expand_reshape,
+        _match_flatten,
+        _reshape_gradient,
+        signature="x -> y",
+        meaning="the same bytes in the shape of y; its own gradient",
+    ),
+    Rule(
+        "Add",
+        _expand_add,
+        _match_add,
+        _add_gradient,
+        signature="a, b -> y",
+        meaning="elementwise sum (also where a value has several readers and gradients meet)",
+    ),
 )

@@ -17,4 +17,12 @@ def _expand(builder: Builder, op: Op) -> None:
     builder.add("Sub", weight, builder.add("Mul", size, gradient), out=op.outputs[0])
 
 
-RULES = (Rule("SgdUpdate", _expand),)
+RULES = (
+    Rule(
+        "SgdUpdate",
+        _expand,
+        signature="w, gw, alpha -> w'",
+        attributes="layer_index",
+        meaning="w - alpha[step, layer_index]*gw, in place; w' is the tensor `updated::NAME`",
+    ),
+)

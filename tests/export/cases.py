@@ -106,7 +106,7 @@ class Example:
 @cache
 def captured(module: nn.Module, shape: tuple[int, ...]) -> Program:
     """The forward program; weights are not part of it, so a module is captured once."""
-    return capture(module, shape)
+    return capture(module, shape).program
 
 
 def example(

@@ -92,24 +92,14 @@ def after_conv(part: nn.Module) -> nn.Module:
 
 
 HOSTILE = {
-    "sigmoid": (after_conv(nn.Sigmoid()), r"node 'node_sigmoid' \(Sigmoid\) of module 'part1'"),
-    "batch-norm": (after_conv(nn.BatchNorm2d(4)), r"\(BatchNormalization\) of module 'part1'"),
-    "norm-without-affine": (after_conv(nn.GroupNorm(2, 4, affine=False)), r"use affine=True"),
-    "layer-norm": (after_conv(nn.LayerNorm([4, 3, 3])), r"\(LayerNormalization\) of module 'part1'"),
-    "instance-norm": (after_conv(nn.InstanceNorm2d(4, affine=True)), r"InstanceNormalization"),
     "rounding-pool": (headed(nn.MaxPool2d(2, ceil_mode=True), features=27), r"\(MaxPool\): .*ceil_mode"),
     "dilated-pool": (headed(nn.MaxPool2d(2, 1, dilation=2), features=27), r"\(MaxPool\)"),
     "huge-pool-window": (headed(nn.MaxPool2d(17, 1, 8), features=75), r"windows of 289 elements"),
-    "uneven-padding": (
-        headed(nn.Conv2d(3, 4, 2, padding="same"), features=100),
-        r"\(Pad\) of module 'part0'",
-    ),
     "transposed": (headed(nn.ConvTranspose2d(3, 2, 3), features=98), r"\(ConvTranspose\) of module 'part0'"),
     "reshaped-weight": (Reshaped(), r"\(Conv\): expected .* module parameters as weight"),
-    "no-logits": (nn.Sequential(nn.Conv2d(3, 3, 5)), r"output has shape \('N', 3, 1, 1\); expected logits"),
-    "layer-used-twice": (Twice(), r"layer 'conv' is used more than once"),
+    "no-logits": (nn.Sequential(nn.Conv2d(3, 3, 5)), r"output has shape \(3, 1, 1\); expected logits"),
+    "layer-used-twice": (Twice(), r"parameter 'conv.weight' is used more than once \(by 'conv' and 'conv'\)"),
     "data-dependent-branch": (Branching(), r"Branching: torch cannot export this module"),
-    "loose-parameter": (Loose(), r"\(Mul\) of module 'mul'"),
     "batch-mixed-into-features": (Transposing(), r"Reshape|not fixed"),
     "no-layers": (stack(flatten=nn.Flatten()), r"at least one; found in the graph: none"),
     "wrong-input-size": (headed(nn.Conv2d(3, 4, 3), features=37), r"torch cannot export this module"),
@@ -131,18 +121,18 @@ def test_a_module_that_cannot_be_exported_is_one_line_and_nothing_is_written(nam
 
 
 def test_layers_are_named_by_module_path_and_parameters_as_in_torch():
-    program = capture(Nested(), (3, 5, 5))
+    program = capture(Nested(), (3, 5, 5)).program
     assert [(layer.name, layer.kind) for layer in program.layers] == [
         ("block.conv", "conv"), ("block.norm", "norm"), ("head", "fc"),
     ]  # fmt: skip
     assert [layer.params for layer in program.layers] == [
         ("block.conv.weight",), ("block.norm.weight", "block.norm.bias"), ("head.weight", "head.bias"),
     ]  # fmt: skip
-    assert [op.kind for op in program.ops()] == ["Conv", "GroupNorm", "Relu", "Flatten", "Fc"]
+    assert [op.kind for op in program.ops()] == ["Conv", "GroupNorm", "Relu", "Reshape", "Fc"]
 
 
 def test_group_norm_is_one_operation_with_its_own_parameters():
-    program = capture(conv4_source().module, (1, 28, 28))
+    program = capture(conv4_source().module, (1, 28, 28)).program
     norms = [op for op in program.ops() if op.kind == "GroupNorm"]
     assert [op.inputs[1:] for op in norms] == [(f"norm{i}.weight", f"norm{i}.bias") for i in range(1, 5)]
     assert all(op.attrs == {"groups": 8, "eps": 1e-5} for op in norms)
@@ -152,7 +142,7 @@ def test_group_norm_is_one_operation_with_its_own_parameters():
 def test_the_epsilon_of_a_norm_survives_float32():
     values = [1e-5, 1e-3, 2.5e-6]
     norms = [nn.GroupNorm(2, 4, eps=eps) for eps in values]
-    program = capture(headed(nn.Conv2d(3, 4, 3), *norms, features=36), (3, 5, 5))
+    program = capture(headed(nn.Conv2d(3, 4, 3), *norms, features=36), (3, 5, 5)).program
     assert [op.attrs["eps"] for op in program.ops() if op.kind == "GroupNorm"] == values
 
 
@@ -160,7 +150,7 @@ def test_equal_parameters_stay_apart():
     module = headed(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.GroupNorm(2, 4), features=36)
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
-    program = capture(module, (3, 5, 5))
+    program = capture(module, (3, 5, 5)).program
     assert {tensor.name for tensor in program.with_role("param")} == {
         name for name, _ in module.named_parameters()
     }
@@ -168,7 +158,7 @@ def test_equal_parameters_stay_apart():
 
 def test_the_argmax_type_is_the_smallest_that_holds_a_window():
     pools = [nn.MaxPool2d(kernel, 1) for kernel in (2, 4, 5)]
-    program = capture(headed(*pools, features=3), (3, 9, 9))
+    program = capture(headed(*pools, features=3), (3, 9, 9)).program
     assert [program.tensors[f"part{index}::argmax"].dtype for index in range(3)] == ["bit2", "bit4", "uint8"]
 
 
@@ -190,17 +180,20 @@ def test_the_exporter_is_quiet_and_logging_comes_back(capfd, caplog):
     assert "still heard" in caplog.text
 
 
-def test_a_parameter_that_became_a_constant_is_refused():
+def test_a_parameter_that_became_a_constant_is_kept_but_never_learned():
     module = Residual().eval()
     model = to_onnx(module, (2, 5, 5))
     params = frozenset(name for name, _ in module.named_parameters()) - {"left.bias"}
-    with pytest.raises(ExportError, match=r"node 'node_conv2d_1' \(Conv\)"):
-        import_forward(model, params)
+    network = import_forward(model, params)
+    assert {layer.name: layer.params for layer in network.program.layers}["left"] == ("left.weight",)
+    (conv,) = (op for op in network.program.ops() if op.layer == "left")
+    np.testing.assert_array_equal(network.values[conv.inputs[2]], module.left.bias.detach())
+    assert conv.inputs[2] not in network.origins
 
 
 def test_layers_follow_the_order_of_the_step_size_table():
     names = ("fc", "norm4", *conv4_source().layer_names[:-2])
-    program = capture(conv4_source().module, (1, 28, 28), names)
+    program = capture(conv4_source().module, (1, 28, 28), names).program
     assert [layer.name for layer in program.layers] == list(conv4_source().layer_names)
     assert all(names[layer.index] == layer.name for layer in program.layers)
 

@@ -34,7 +34,7 @@ def test_parameter_gradients_are_those_of_autograd(name):
 def test_gradients_of_every_layers_output_are_per_sample_and_unweighted(name):
     plain = case(name, attended=False)
     expected = truth(plain.module, plain.images, plain.labels).output_grads
-    position = {"ConvWeightGrad": 1, "FcWeightGrad": 1, "GroupNormScaleGrad": 0}
+    position = {"ConvWeightGrad": 1, "FcWeightGrad": 1, "ScaleGrad": 0}
     ops = [op for op in plain.program.ops(("backward",)) if op.kind in position]
     gradients = {op.layer: op.inputs[position[op.kind]] for op in ops}
     assert set(gradients) == set(expected)
