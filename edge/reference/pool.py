@@ -1,4 +1,4 @@
-"""Max pooling through a buffer of a few channels, so that the result may overwrite its input."""
+"""Max pooling of x (N, C, L) or (N, C, H, W) through a buffer of a few channels: y may overwrite x."""
 
 from __future__ import annotations
 
@@ -15,73 +15,125 @@ from .strips import Window, window
 CHUNK_BYTES = 8 * 1024
 
 
-def argmax_bits(taps: int) -> int:
-    """Return the bits of an index into a window of `taps`: 2, 4 or 8; raises ValueError above 256 taps."""
-    if taps > 256:
-        raise ValueError(f"a pooling window of {taps} elements does not fit the argmax: at most 256")
-    return 2 if taps <= 4 else 4 if taps <= 16 else 8
+def argmax_type(taps: int) -> str:
+    """Return the smallest type of the program that holds an index into a window of `taps` elements."""
+    if taps <= 16:
+        return "bit2" if taps <= 4 else "bit4"
+    return "uint8" if taps <= 256 else "int32"
 
 
-def _view(x: Shape, attrs: Attrs) -> Window:
-    return window(x[2:], tuple(integers(attrs, "kernel", 2)), attrs)
+@dataclass(frozen=True)
+class _Pooling:
+    """The geometry of a pooling.
+
+    Attributes:
+        view: the window; a signal (N, C, L) is a picture of one row.
+        y: channels, rows and columns of the result.
+        bits: of a place of the argmax in a byte; 8 where it has a byte or more for itself.
+        index: NumPy's type of an unpacked place.
+        channels: of a chunk: about 8 KiB of results, ending on a whole byte of the packed argmax.
+    """
+
+    view: Window
+    y: tuple[int, int, int]
+    bits: int
+    index: np.dtype[np.uint8] | np.dtype[np.int32]
+    channels: int
+
+    @property
+    def chunk_elements(self) -> int:
+        """Results of a chunk."""
+        return self.channels * self.y[1] * self.y[2]
+
+    @property
+    def places(self) -> int:
+        """Unpacked places of a chunk, whole bytes of them."""
+        return packed_bytes(self.chunk_elements, self.bits) * 8 // self.bits
+
+    def chunks(self) -> Iterator[tuple[slice, slice]]:
+        """Yield (channels, slots of the flat argmax) of every chunk of one sample."""
+        space = self.y[1] * self.y[2]
+        for start in range(0, self.y[0], self.channels):
+            stop = min(start + self.channels, self.y[0])
+            slots = slice(start * space * self.bits // 8, packed_bytes(stop * space, self.bits))
+            yield slice(start, stop), slots
 
 
-def _chunk_channels(y: Shape, bits: int, itemsize: int) -> int:
-    """Return channels per chunk: about 8 KiB of results, ending on a whole byte of the packed argmax."""
-    space, per_byte = y[2] * y[3], 8 // bits
-    step = per_byte // gcd(per_byte, space)
-    return min(y[1], step * max(1, CHUNK_BYTES // (space * itemsize * step)))
+def _pooling(x: Shape, attrs: Attrs, itemsize: int) -> _Pooling:
+    view = _window(x, attrs)
+    space = view.rows.out * view.columns.out
+    kind = argmax_type(view.taps)
+    bits = {"bit2": 2, "bit4": 4}.get(kind, 8)
+    step = 8 // bits // gcd(8 // bits, space)
+    channels = min(x[1], step * max(1, CHUNK_BYTES // (space * itemsize * step)))
+    index = np.dtype(np.int32) if kind == "int32" else np.dtype(np.uint8)
+    return _Pooling(view, (x[1], view.rows.out, view.columns.out), bits, index, channels)
 
 
-def _chunks(y: Shape, bits: int, itemsize: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (channels, bytes of the packed argmax) of every chunk of one sample."""
-    size, space = _chunk_channels(y, bits, itemsize), y[2] * y[3]
-    for start in range(0, y[1], size):
-        stop = min(start + size, y[1])
-        yield slice(start, stop), slice(start * space * bits // 8, packed_bytes(stop * space, bits))
+def _window(x: Shape, attrs: Attrs) -> Window:
+    rank = len(x) - 2
+    kernel, strides = integers(attrs, "kernel", rank), integers(attrs, "strides", rank)
+    pads = integers(attrs, "pads", 2 * rank)
+    if rank == 1:
+        flat = {"strides": [1, *strides], "pads": [0, pads[0], 0, pads[1]]}
+        return window((1, *x[2:]), (1, *kernel), flat)
+    return window(x[2:], tuple(kernel), attrs)
+
+
+def _maps(values: Array) -> Array:
+    """(N, C, L) as (N, C, 1, L)."""
+    return values.reshape(*values.shape[:2], -1, values.shape[-1])
 
 
 def _max_pool(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
     (x,) = present(inputs)
     y, argmax = outputs
-    view = _view(x.shape, attrs)
-    shape = (x.shape[0], x.shape[1], view.rows.out, view.columns.out)
-    bits, count = argmax_bits(view.taps), _chunk_elements(shape, view, x.itemsize)
+    pool = _pooling(x.shape, attrs, x.itemsize)
     pieces = Workspace(workspace)
-    best = pieces.take(count, x.dtype)
-    index = None if argmax is None else _Index.carve(pieces, count, bits)
+    best = pieces.take(pool.chunk_elements, x.dtype)
+    index = None if argmax is None else _Index.carve(pieces, pool)
+    maps = _maps(x)
     # y may lie on the start of x: go the way on which no result covers an element that is still to be read
-    order = 1 if prod(shape[2:]) <= prod(x.shape[2:]) else -1
-    chunks = list(_chunks(shape, bits, x.itemsize))[::order]
+    order = 1 if prod(pool.y[1:]) <= prod(x.shape[2:]) else -1
+    chunks = list(pool.chunks())[::order]
     for sample in range(x.shape[0])[::order]:
-        for channels, packed in chunks:
-            part = (channels.stop - channels.start, *shape[2:])
+        for channels, slots in chunks:
+            part = (channels.stop - channels.start, *pool.y[1:])
             result = best[: prod(part)].reshape(part)
-            _pool_chunk(x[sample, channels], view, result, index)
+            _pool_chunk(maps[sample, channels], pool.view, result, index)
             if y is not None:
-                np.copyto(y[sample, channels], result)
+                np.copyto(_maps(y)[sample, channels], result)
             if argmax is not None and index is not None:
-                target = argmax[sample].reshape(-1)[packed]
-                pack(index.places[: target.size * 8 // bits], bits, target)
+                index.store(argmax[sample].reshape(-1)[slots], pool.bits)
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Buffers of a chunk, flat: the place of an element in its window (uint8), and a mask over elements."""
+    """Buffers of a chunk, flat: the place of an element in its window, and a mask over elements."""
 
     places: Array
     mask: Array
 
     @classmethod
-    def carve(cls, pieces: Workspace, count: int, bits: int) -> _Index:
-        return cls(pieces.take(_whole_bytes(count, bits), np.uint8), pieces.take(count, np.bool_))
+    def carve(cls, pieces: Workspace, pool: _Pooling) -> _Index:
+        return cls(pieces.take(pool.places, pool.index), pieces.take(pool.chunk_elements, np.bool_))
 
     def shaped(self, shape: Shape) -> tuple[Array, Array]:
         return self.places[: prod(shape)].reshape(shape), self.mask[: prod(shape)].reshape(shape)
 
+    def store(self, slots: Array, bits: int) -> None:
+        """Write the places into their slots of the argmax."""
+        if bits == 8:
+            np.copyto(slots, self.places[: slots.size])
+        else:
+            pack(self.places[: slots.size * 8 // bits], bits, slots)
 
-def _whole_bytes(count: int, bits: int) -> int:
-    return packed_bytes(count, bits) * 8 // bits
+    def load(self, slots: Array, bits: int) -> None:
+        """Read the places from their slots of the argmax."""
+        if bits == 8:
+            np.copyto(self.places[: slots.size], slots)
+        else:
+            unpack(slots, bits, self.places[: slots.size * 8 // bits])
 
 
 def _pool_chunk(x: Array, view: Window, best: Array, index: _Index | None) -> None:
@@ -102,18 +154,17 @@ def _pool_chunk(x: Array, view: Window, best: Array, index: _Index | None) -> No
 def _max_pool_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
     gy, argmax = present(inputs)
     (gx,) = present(outputs)
-    view = _view(gx.shape, attrs)
-    bits, count = argmax_bits(view.taps), _chunk_elements(gy.shape, view, gx.itemsize)
+    pool = _pooling(gx.shape, attrs, gx.itemsize)
     pieces = Workspace(workspace)
-    routed, index = pieces.take(count, gx.dtype), _Index.carve(pieces, count, bits)
+    routed, index = pieces.take(pool.chunk_elements, gx.dtype), _Index.carve(pieces, pool)
     for sample in range(gx.shape[0]):
-        for channels, packed in _chunks(gy.shape, bits, gx.itemsize):
-            source = argmax[sample].reshape(-1)[packed]
-            unpack(source, bits, index.places[: source.size * 8 // bits])
-            _route_chunk(gy[sample, channels], view, index, routed, gx[sample, channels])
+        for channels, slots in pool.chunks():
+            index.load(argmax[sample].reshape(-1)[slots], pool.bits)
+            _route_chunk(_maps(gy)[sample, channels], pool.view, index, routed, _maps(gx)[sample, channels])
 
 
 def _route_chunk(gy: Array, view: Window, index: _Index, routed: Array, gx: Array) -> None:
+    """Zero gx (C, H, W), then add every element of gy (C, H', W') at its window's place; windows may overlap."""
     gx.fill(0)
     places, mask = index.shaped(gy.shape)
     part = routed[: gy.size].reshape(gy.shape)
@@ -125,27 +176,20 @@ def _route_chunk(gy: Array, view: Window, index: _Index, routed: Array, gx: Arra
         np.add(target, part[:, rows_out, across_out], out=target)
 
 
-def _chunk_elements(y: Shape, view: Window, itemsize: int) -> int:
-    return _chunk_channels(y, argmax_bits(view.taps), itemsize) * y[2] * y[3]
-
-
-def _workspace(y: Shape, view: Window, itemsize: int, indexed: bool) -> int:
-    count = _chunk_elements(y, view, itemsize)
-    index = aligned(_whole_bytes(count, argmax_bits(view.taps))) + aligned(count)
-    return aligned(count * itemsize) + (index if indexed else 0)
+def _workspace(pool: _Pooling, itemsize: int, indexed: bool) -> int:
+    results = aligned(pool.chunk_elements * itemsize)
+    index = aligned(pool.places * pool.index.itemsize) + aligned(pool.chunk_elements)
+    return results + (index if indexed else 0)
 
 
 def _pool_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
     (x,) = present(inputs)
-    view = _view(x, attrs)
-    y = (x[0], x[1], view.rows.out, view.columns.out)
-    return _workspace(y, view, itemsize, indexed=outputs[1] is not None)
+    return _workspace(_pooling(x, attrs, itemsize), itemsize, indexed=outputs[1] is not None)
 
 
 def _pool_grad_workspace(inputs: Shapes, outputs: Shapes, attrs: Attrs, itemsize: int) -> int:
-    gy, _ = present(inputs)
     (gx,) = present(outputs)
-    return _workspace(gy, _view(gx, attrs), itemsize, indexed=True)
+    return _workspace(_pooling(gx, attrs, itemsize), itemsize, indexed=True)
 
 
 KERNELS = {

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edge_adapt.edge.program import DTYPE_BITS
 from edge_adapt.edge.reference.bits import packed_bytes, unpack
-from edge_adapt.edge.reference.pool import argmax_bits
+from edge_adapt.edge.reference.pool import argmax_type
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -46,13 +47,17 @@ class Problem:
 
     @property
     def bits(self) -> int:
-        return argmax_bits(self.kernel[0] * self.kernel[1])
+        return DTYPE_BITS[argmax_type(self.kernel[0] * self.kernel[1])]
 
     def packed(self) -> Array:
         """Memory for the argmax."""
-        return garbage((self.batch, packed_bytes(int(np.prod(self.out[1:])), self.bits)), np.uint8)
+        if self.bits < 8:
+            return garbage((self.batch, packed_bytes(int(np.prod(self.out[1:])), self.bits)), np.uint8)
+        return garbage(self.out, np.uint8 if self.bits == 8 else np.int32)
 
     def unpacked(self, argmax: Array) -> Array:
+        if self.bits >= 8:
+            return argmax
         places = garbage((self.batch, argmax.shape[1] * 8 // self.bits), np.uint8)
         for sample, target in zip(argmax, places, strict=True):
             unpack(sample, self.bits, target)
@@ -62,7 +67,7 @@ class Problem:
         """Maximum and first place of every window, by looking at it."""
         top, left, bottom, right = self.pads
         padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=-np.inf)
-        best, place = np.empty(self.out), np.empty(self.out, np.uint8)
+        best, place = np.empty(self.out), np.empty(self.out, np.int64)
         for n, c, i, j in product(*map(range, self.out)):
             row, column = i * self.strides[0], j * self.strides[1]
             window = padded[n, c, row : row + self.kernel[0], column : column + self.kernel[1]].ravel()
@@ -141,11 +146,70 @@ def test_packed_chunks_start_on_a_byte(channels: int) -> None:
     np.testing.assert_array_equal(problem.unpacked(argmax), problem.searched(x)[1])
 
 
-@pytest.mark.parametrize(("taps", "bits"), [(1, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8)])
+@pytest.mark.parametrize(("taps", "bits"), [(1, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8), (257, 32)])
 def test_bits_of_the_place_in_a_window(taps: int, bits: int) -> None:
-    assert argmax_bits(taps) == bits
+    assert DTYPE_BITS[argmax_type(taps)] == bits
 
 
-def test_a_window_too_large_for_its_argmax_is_refused() -> None:
-    with pytest.raises(ValueError, match="257 elements does not fit the argmax: at most 256"):
-        argmax_bits(257)
+@pytest.mark.parametrize("kernel", [(17, 18), (5, 3), (1, 300)])
+def test_large_windows_have_large_places(kernel: tuple[int, int]) -> None:
+    problem = Problem(size=(19, 320), kernel=kernel, strides=(1, 150), pads=(0, 0, 1, 1))
+    x = np.random.default_rng(3).normal(size=(2, 3, *problem.size))
+    argmax, tx = problem.packed(), torch.tensor(x, requires_grad=True)
+    y = run("MaxPool", [x], [garbage(problem.out), argmax], **problem.attrs)
+    best, place = problem.searched(x)
+    np.testing.assert_array_equal(y, best)
+    np.testing.assert_array_equal(problem.unpacked(argmax), place)
+    gy = np.random.default_rng(4).normal(size=problem.out)
+    padded = torch.nn.functional.pad(tx, (0, 1, 0, 1), value=-np.inf)
+    torch.nn.functional.max_pool2d(padded, kernel, (1, 150)).backward(torch.tensor(gy))
+    gx = run("MaxPoolGrad", [gy, argmax], [garbage(x.shape)], **problem.attrs)
+    np.testing.assert_allclose(gx, tx.grad.numpy(), atol=1e-14)
+
+
+@few
+@given(PROBLEMS)
+def test_a_signal_is_pooled_like_a_picture_of_one_row(problem: Problem) -> None:
+    length, kernel, stride, pads = problem.size[1], problem.kernel[1], problem.strides[1], problem.pads[1::2]
+    row = Problem(
+        problem.batch, problem.channels, (1, length), (1, kernel), (1, stride), (0, pads[0], 0, pads[1])
+    )
+    assume(row.fits)
+    x = np.random.default_rng(5).normal(size=(row.batch, row.channels, 1, length))
+    attrs = {"kernel": [kernel], "strides": [stride], "pads": list(pads)}
+    flat = (row.batch, row.channels, row.out[3])
+    index, expected_index = row.packed(), row.packed()
+    y = run(
+        "MaxPool", [x[:, :, 0]], [garbage(flat), index.reshape(flat) if row.bits >= 8 else index], **attrs
+    )
+    expected = run("MaxPool", [x], [garbage(row.out), expected_index], **row.attrs)
+    np.testing.assert_array_equal(y, expected[:, :, 0])
+    np.testing.assert_array_equal(index, expected_index)
+    gx = run("MaxPoolGrad", [y, index], [garbage(x[:, :, 0].shape)], **attrs)
+    expected_gx = run("MaxPoolGrad", [expected, index], [garbage(x.shape)], **row.attrs)
+    np.testing.assert_array_equal(gx, expected_gx[:, :, 0])
+
+
+STALE = [((3, 3), (1, 1), (1, 1, 1, 1)), ((2, 2), (3, 3), (0, 0, 0, 0)), ((2, 3), (3, 2), (1, 0, 0, 1))]
+
+
+@pytest.mark.parametrize("byte", [0xFF, 0x7F, 0x01])
+@pytest.mark.parametrize(("kernel", "strides", "pads"), STALE, ids=["overlapping", "not-covering", "both"])
+def test_what_lay_in_memory_before_does_not_reach_the_gradient(
+    kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, int, int, int], byte: int
+) -> None:
+    """Every output and the workspace hold NaN, huge or tiny numbers before the kernel runs."""
+    problem = Problem(size=(8, 9), kernel=kernel, strides=strides, pads=pads)
+    x = np.random.default_rng(6).normal(size=(2, 3, 8, 9))
+    argmax, tx = problem.packed(), torch.tensor(x, requires_grad=True)
+    poisoned = garbage(x.shape)
+    for memory in (argmax, poisoned):
+        memory.view(np.uint8).fill(byte)
+    run("MaxPool", [x], [None, argmax], **problem.attrs)
+    top, left, bottom, right = pads
+    padded = torch.nn.functional.pad(tx, (left, right, top, bottom), value=-np.inf)
+    pooled = torch.nn.functional.max_pool2d(padded, kernel, strides)
+    pooled.sum().backward()
+    gx = run("MaxPoolGrad", [np.ones(problem.out), argmax], [poisoned], **problem.attrs)
+    np.testing.assert_array_equal(gx, tx.grad.numpy())
+    assert (gx == 0).any()
