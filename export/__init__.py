@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["ExportError", "export_bundle"]
 
 
-def export_bundle(run: str | PathLike[str] | Source, out: str | PathLike[str]) -> Path:
+def export_bundle(
+    run: str | PathLike[str] | Source, out: str | PathLike[str], *, ort_training: bool = False
+) -> Path:
     """Write the bundle of a training run, or of your own torch module.
 
     Args:
         run: a finished run directory of `meta-train run`, or a `edge_adapt.export.source.Source`.
         out: the directory to write; an existing bundle is replaced, anything else is refused.
+        ort_training: also write the artifacts of ONNX Runtime training (docs/forms.md).
 
     Returns:
         The bundle's directory.
@@ -27,7 +30,7 @@ def export_bundle(run: str | PathLike[str] | Source, out: str | PathLike[str]) -
     Raises:
         ExportError: `run` is no finished run, or the model cannot be exported (names the node and the
             remedy); nothing is written.
-        UsageError: `out` exists and is not a bundle.
+        UsageError: `out` exists and is not a bundle, or onnxruntime-training is wanted and not found.
     """
     from ..cloud import ConfigError, load_run
     from .bundle import check_target, write_bundle
@@ -40,5 +43,5 @@ def export_bundle(run: str | PathLike[str] | Source, out: str | PathLike[str]) -
             run = source_of_run(load_run(run))
         except ConfigError as error:
             raise ExportError(str(error)) from error
-    write_bundle(run, target)
+    write_bundle(run, target, ort_training=ort_training)
     return target

@@ -17,19 +17,25 @@ from ..edge.program import Program, program_to_json
 from .adaptation import adaptation, tensors
 from .layer_table import layer_table
 from .onnx_graph import External, eval_graph, training_graph
+from .ort_training import write_artifacts
 from .selftest import selftest
 from .source import Source
 
-MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+MANIFEST, WEIGHTS, ORT_TRAINING = "manifest.json", "weights.safetensors", "ort_training"
 PACKAGES = ("edge-adapt", "torch", "onnx")
 
 
-def write_bundle(source: Source, path: Path) -> None:
+def write_bundle(source: Source, path: Path, *, ort_training: bool = False) -> None:
     """Write the bundle of a source; a bundle that was there is replaced.
+
+    Args:
+        source: what the bundle is made from.
+        path: the directory to write.
+        ort_training: also write the artifacts of ONNX Runtime training.
 
     Raises:
         ExportError: the model cannot be exported; nothing is written.
-        UsageError: `path` exists and is not a bundle.
+        UsageError: `path` exists and is not a bundle, or onnxruntime-training is wanted and not found.
     """
     check_target(path)
     program = adaptation(source)
@@ -42,7 +48,12 @@ def write_bundle(source: Source, path: Path) -> None:
         places = external(directory / WEIGHTS)
         _write_model(directory / "eval.onnx", eval_graph(program, places))
         _write_model(directory / "training.onnx", training_graph(program, places, source.updated_layers))
-        files = {file.name: sha256_of(file) for file in sorted(directory.iterdir())}
+        if ort_training:
+            artifacts = directory / ORT_TRAINING
+            artifacts.mkdir()
+            write_artifacts(program, values, source.updated_layers, artifacts)
+        written = sorted(file for file in directory.rglob("*") if file.is_file())
+        files = {file.relative_to(directory).as_posix(): sha256_of(file) for file in written}
         write_json(directory / MANIFEST, _manifest(source, program, files).to_json())
 
 
@@ -61,7 +72,8 @@ def _listed(path: Path) -> set[str]:
     """Names that belong to the bundle at `path`; empty if it is none."""
     try:
         manifest = read_json(path / MANIFEST)
-        return {MANIFEST, *manifest["files"]} if "format" in manifest else set()
+        tops = (name.split("/")[0] for name in manifest["files"])
+        return {MANIFEST, *tops} if "format" in manifest else set()
     except (EdgeAdaptError, KeyError, TypeError):
         return set()
 

@@ -21,13 +21,14 @@ INTERRUPTED = 130
 @click.version_option(package_name="edge-adapt", prog_name="export-bundle")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory to write.")
-def command(run: Path, out: Path) -> None:
+@click.option("--ort-training", is_flag=True, help="Also write artifacts for ONNX Runtime training.")
+def command(run: Path, out: Path, ort_training: bool) -> None:
     """Write the bundle of RUN, a run directory of `meta-train run`.
 
     Exit codes: 0 done, 1 the model or the run cannot be exported, 2 usage, 130 interrupted.
     """
-    target = export_bundle(run, out)
-    size_bytes = sum(file.stat().st_size for file in target.iterdir())
+    target = export_bundle(run, out, ort_training=ort_training)
+    size_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     click.echo(f"{target}: {size_bytes / 1e6:.2f} MB; look at it with: edge-adapt inspect {target}", err=True)
 
 

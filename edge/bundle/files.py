@@ -89,7 +89,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     try:
         fresh.mkdir()
         yield fresh
-        for path in [*fresh.iterdir(), fresh]:
+        for path in [*fresh.rglob("*"), fresh]:
             _sync(path)
         if not target.exists():
             fresh.rename(target)
