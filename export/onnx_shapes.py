@@ -17,6 +17,7 @@ from .errors import ExportError
 
 _SIZES = (2, 3)
 _LARGEST = 4096
+_RANDOM = ("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 Shapes = dict[str, tuple[int, ...]]
 Constants = dict[str, NDArray[Any]]
 
@@ -83,7 +84,7 @@ def _with_free_batch(model: ModelProto) -> ModelProto:
     fixed = dims[0].dim_value if dims else 0
     if not fixed:
         return free
-    shapes = {info.name: _fixed(info) for info in onnx.shape_inference.infer_shapes(free).graph.value_info}
+    shapes = {info.name: _fixed(info) for info in onnx.shape_inference.infer_shapes(free, data_prop=True).graph.value_info}
     batched = {name for name, shape in shapes.items() if shape and shape[0] == fixed} | {
         free.graph.input[0].name
     }
@@ -192,7 +193,8 @@ def _is_foldable(node: NodeProto, shapes: Shapes) -> bool:
     """A small value that only the inputs determine; Constant is the one such node without inputs."""
     has_subgraph = any(attribute.HasField("g") for attribute in node.attribute)
     is_small = prod(shapes.get(node.output[0], ())) <= _LARGEST
-    return is_small and not has_subgraph and (bool(node.input) or node.op_type == "Constant")
+    is_fixed = (bool(node.input) and node.op_type not in _RANDOM) or node.op_type == "Constant"
+    return is_small and is_fixed and not has_subgraph
 
 
 def _evaluate(node: NodeProto, values: Constants) -> NDArray[Any]:
