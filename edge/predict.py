@@ -6,7 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .inputs import read_query
+import numpy as np
+from numpy.typing import NDArray
+
+from .inputs import QuerySet, read_query
 from .lower import lower_predict
 from .measure import PeakMeter
 from .plan.plan import arena_layout
@@ -15,7 +18,7 @@ from .session import AdaptedModel
 
 
 def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
-    """Return what `edge-adapt predict --json` prints: class and confidence of every sample.
+    """Return what `edge-adapt predict --json` prints: class and confidence of every sample, or its outputs.
 
     `accuracy` is null where the input does not name the true classes; `dynamic_bytes` is the arena, measured
     bytes are null where they cannot be measured.
@@ -29,15 +32,8 @@ def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
     with PeakMeter() as meter:
         query = read_query(path, files.manifest.input)
         give_back_freed_memory()
-        chances = model.predict_samples(query)
-    best = chances.argmax(axis=1)
-    names = [model.class_names[index] for index in best]
-    rows: list[dict[str, Any]] = [
-        {"file": file, "class": name, "confidence": float(row[index])}
-        for file, name, row, index in zip(query.names, names, chances, best, strict=True)
-    ]
-    for row, label in zip(rows, query.labels or (), strict=False):
-        row["label"] = label
+        answers = model.predict_samples(query)
+    rows = _classes(model, query, answers) if files.loss.classifies else _outputs(query, answers)
     hits = [row["class"] == row["label"] for row in rows if "label" in row]
     return {
         "predictions": rows,
@@ -53,3 +49,20 @@ def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
         "engine": model.engine,
         "bundle": {"name": files.manifest.name, "sha256": files.identity},
     }
+
+
+def _classes(model: AdaptedModel, query: QuerySet, chances: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Return file, class and confidence of every sample, and its label where the input tells."""
+    best = chances.argmax(axis=1)
+    rows: list[dict[str, Any]] = [
+        {"file": file, "class": model.class_names[index], "confidence": float(row[index])}
+        for file, row, index in zip(query.names, chances, best, strict=True)
+    ]
+    for row, label in zip(rows, query.labels or (), strict=False):
+        row["label"] = label
+    return rows
+
+
+def _outputs(query: QuerySet, outputs: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Return file and outputs of every sample."""
+    return [{"file": file, "outputs": row.tolist()} for file, row in zip(query.names, outputs, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -23,7 +23,7 @@ from .bundle import (
 )
 from .engines import Samples, engine_named
 from .errors import UsageError
-from .inputs import from_arrays, query_from_arrays
+from .inputs import SupportSet, query_from_arrays, support_from_arrays
 from .plan import Plan
 from .report import run_report
 from .run import (
@@ -31,9 +31,9 @@ from .run import (
     Outcome,
     Request,
     adapt,
+    answer,
     check_plan,
     make_plan,
-    probabilities,
     rehearse,
     stream_support,
 )
@@ -101,35 +101,52 @@ class Bundle:
     def adapt(
         self,
         images: NDArray[Any],
-        labels: Sequence[int] | Sequence[str] | NDArray[Any],
+        labels: Sequence[int] | Sequence[str] | NDArray[Any] | None = None,
         plan: Plan | None = None,
         engine: str = "reference",
         progress: OnProgress | None = None,
+        *,
+        targets: NDArray[Any] | None = None,
+        actions: NDArray[Any] | None = None,
+        advantages: NDArray[Any] | None = None,
     ) -> AdaptedModel:
-        """Adapt to labelled samples.
+        """Adapt to samples and what the bundle's loss needs to know of each: exactly its arrays are given.
 
         Args:
-            images: uint8 (n, H, W, C) pixels, or float32 (n, C, H, W) values that are preprocessed already.
-            labels: n integers or strings; the sorted unique values are the classes.
+            images: uint8 (n, H, W, C) pixels, or float32 (n, C, H, W) values that are preprocessed already. Of
+                a model whose input is no image: float32 (n, *shape), not preprocessed.
+            labels: n integers or strings; the sorted unique values are the classes (cross-entropy).
             plan: from `plan`; default: one for these samples, without a budget.
             engine: the engine's name.
             progress: called after every micro-batch with how far the adaptation is.
+            targets: float32 of the outputs' shape (mean squared error).
+            actions: what was done (policy gradients): integers of the outputs' shape without its last axis, or
+                float32 of the outputs' shape (Gaussian).
+            advantages: float32, how much better each action was than expected (policy gradients).
 
         Raises:
             SupportError: samples that do not fit the model or the plan.
-            UsageError: the plan was made for another network.
+            UsageError: the plan was made for another network; other arrays than the loss needs.
             NonFiniteError: a loss or gradient is NaN or infinite; names step and layer.
         """
-        manifest = self.files.manifest
-        support = from_arrays(
-            images, labels, manifest.input, manifest.classes, None if plan is None else plan.samples
-        )
+        named = {"labels": labels, "targets": targets, "actions": actions, "advantages": advantages}
+        given = {name: np.asarray(value) for name, value in named.items() if value is not None}
+        support = self._support(images, given, None if plan is None else plan.samples)
         chosen = plan or make_plan(self.files, self.request(samples=len(support)), support)
         check_plan(self.files, chosen)
         outcome = adapt(
             self.files, engine_named(engine, self.files.path), lambda: (chosen, support), progress=progress
         )
         return self._adapted(outcome, engine)
+
+    def _support(
+        self, images: NDArray[Any], given: Mapping[str, NDArray[Any]], samples: int | None
+    ) -> SupportSet:
+        answers, spec = self.files.loss.answers(self.files.program), self.files.manifest.input
+        if set(given) != set(answers.parts):
+            wanted, found = (" and ".join(("images", *names)) for names in (answers.parts, given))
+            raise UsageError(f"adapt: a model with loss {self.files.loss.name} takes {wanted}, got {found}")
+        return support_from_arrays("arrays", images, given, spec, answers, samples)
 
     def run(
         self,
@@ -146,7 +163,8 @@ class Bundle:
         continues from there and gives the numbers of an uninterrupted run.
 
         Args:
-            support: one folder per class, or an .npz of `images`, `labels`.
+            support: one folder per class, or an .npz of `images` and what the loss needs: `labels`, or
+                `targets`, or `actions` and `advantages`.
             output: the adapted model's directory; an adapted model that is there is replaced.
             request: from `request`.
             engine: the engine's name.
@@ -191,12 +209,12 @@ class Bundle:
         return AdaptedModel(self, read_adapted(Path(path), self.files), engine)
 
     def predict(self, images: NDArray[Any], engine: str = "reference") -> NDArray[np.float64]:
-        """Return the unadapted model's class probabilities, rehearse, (n, outputs of the head)."""
+        """Return the unadapted model's class probabilities (n, outputs of the head), or its outputs (n, ...)."""
         samples = query_from_arrays(images, self.files.manifest.input)
         logits = engine_named(engine, self.files.path).predict(
             self.files.program, self.files.weights, samples
         )
-        return probabilities(logits, self.files.manifest.classes)
+        return answer(self.files, logits, self.files.manifest.classes)
 
 
 @dataclass(frozen=True)
@@ -220,27 +238,27 @@ class AdaptedModel:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of the columns of `predict`."""
+        """The classes in the order of the columns of `predict`; none where the loss knows no classes."""
         return self.adapted.class_names
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the head's outputs, float32 (n, outputs); those beyond the classes in use mean nothing."""
+        """Return the head's outputs, float32 (n, ...); those beyond the classes in use mean nothing."""
         return self._logits(query_from_arrays(images, self.bundle.files.manifest.input))
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities, rehearse, (n, classes), columns as in `class_names`.
+        """Return class probabilities (n, classes), columns as in `class_names`; of other losses the outputs.
 
         Args:
-            images: uint8 (n, H, W, C) or float32 (n, C, H, W), as for `Bundle.adapt`.
+            images: as for `Bundle.adapt`.
 
         Raises:
             SupportError: images that do not fit the model.
         """
-        return probabilities(self.logits(images), len(self.class_names))
+        return answer(self.bundle.files, self.logits(images), len(self.class_names))
 
     def predict_samples(self, samples: Samples) -> NDArray[np.float64]:
-        """Return class probabilities of samples that were read, for example, by `read_query`."""
-        return probabilities(self._logits(samples), len(self.class_names))
+        """Return what `predict` does, for samples that were read, for example, by `read_query`."""
+        return answer(self.bundle.files, self._logits(samples), len(self.class_names))
 
     def _logits(self, samples: Samples) -> NDArray[np.float32]:
         files = self.bundle.files

@@ -15,6 +15,7 @@ from .errors import BundleError
 from .inputs import SupportSet
 from .lower.table import Step
 from .plan import search_plan
+from .program import Tensor
 
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
@@ -64,15 +65,24 @@ def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
 
 
 def _support(files: BundleFiles, test: TensorFile) -> SupportSet:
-    spec, labels = files.manifest.input, test.copy("labels").astype(np.int64)
+    spec, inputs = files.manifest.input, files.program.inputs
     images = test.copy("images")
-    if images.shape[1:] != spec.pixel_shape or labels.shape != images.shape[:1]:
-        raise BundleError(
-            f"{test.path}: images {list(images.shape)} and labels {list(labels.shape)} do not fit the input;"
-            " export the bundle again"
+    given = {part: test.copy(part) for part in files.loss.parts}
+    expected = {part: files.program.tensors[inputs[part]] for part in given}
+    fitting = [
+        (given[part].dtype, given[part].shape) == _stored(expected[part], len(images)) for part in given
+    ]
+    if (images.dtype, images.shape[1:]) != (spec.stored_dtype, spec.stored_shape) or not all(fitting):
+        found = ", ".join(
+            f"{name} {a.dtype} {list(a.shape)}" for name, a in {"images": images, **given}.items()
         )
-    names = tuple(str(index) for index in range(files.manifest.classes))
-    return SupportSet(images, labels, names, spec)
+        raise BundleError(f"{test.path}: {found} do not fit the input; export the bundle again")
+    names = tuple(str(index) for index in range(files.manifest.classes)) if files.loss.classifies else ()
+    return SupportSet(images, given, names, spec)
+
+
+def _stored(tensor: Tensor, samples: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    return np.dtype(tensor.dtype), tensor.concrete(samples)
 
 
 def _first_gradient(

@@ -25,7 +25,8 @@ class Adapted:
 
     Attributes:
         tensors: the changed parameters, full values, by name.
-        class_names: in the order of the head's outputs; may be fewer than the head has.
+        class_names: in the order of the head's outputs; may be fewer than the head has; none where the loss
+            knows no classes.
         report: what `run --json` prints.
         identity: of the bundle the model belongs to.
     """
@@ -81,7 +82,8 @@ def read_adapted(path: Path, bundle: BundleFiles) -> Adapted:
     delta = TensorFile.open(path / "delta.safetensors")
     for name in delta.entries:
         _check_changed(delta, name, bundle)
-    classes = _read_classes(path / "classes.json", bundle.manifest.classes)
+    allowed = range(1, bundle.manifest.classes + 1) if bundle.loss.classifies else range(1)
+    classes = _read_classes(path / "classes.json", allowed)
     tensors = {name: delta.copy(name) for name in delta.entries}
     return Adapted(tensors, classes, read_json(path / "report.json"), identity)
 
@@ -93,13 +95,14 @@ def _check_changed(delta: TensorFile, name: str, bundle: BundleFiles) -> None:
     delta.require(name, tensor.concrete(0), tensor.dtype)
 
 
-def _read_classes(path: Path, most: int) -> tuple[str, ...]:
+def _read_classes(path: Path, allowed: range) -> tuple[str, ...]:
     try:
         names = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); adapt again") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BundleError(f"{path}: expected a list of class names; adapt again")
-    if not 1 <= len(names) <= most:
-        raise BundleError(f"{path}: expected 1 to {most} class names, got {len(names)}; adapt again")
+    if len(names) not in allowed:
+        counts = " to ".join(str(count) for count in sorted({allowed[0], allowed[-1]}))
+        raise BundleError(f"{path}: expected {counts} class names, got {len(names)}; adapt again")
     return tuple(names)

@@ -8,11 +8,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import BundleError
-from ..inputs import InputSpec
+from ..inputs import Spec, spec_from_json
+from ..losses import LOSSES
 
 FORMAT = 1
 KINDS = ("gradient",)
-LOSSES = ("softmax-cross-entropy",)
+LAYER_KINDS = ("conv", "fc", "norm", "affine", "slope", "log-std")
 REQUIRED_FILES = ("program.json", "weights.safetensors")
 
 
@@ -22,8 +23,8 @@ class ManifestLayer:
 
     Attributes:
         name: as in the program.
-        kind: "conv", "fc" or "norm".
-        weight_words: m(w), weight and bias together.
+        kind: one of `LAYER_KINDS`.
+        weight_words: m(w), all parameters together.
         input_words: m(x) of one sample.
         macs: forward multiply-accumulates of one sample.
         cap: most channels kept by forward attention, per step; None without attention.
@@ -46,9 +47,9 @@ class Manifest:
     Attributes:
         kind: how the bundle adapts, "gradient".
         name: of the model, for people.
-        loss: "softmax-cross-entropy".
-        input: shape and exact preprocessing of a sample.
-        classes: outputs of the head.
+        loss: name of the loss, one of `LOSSES`.
+        input: kind, shape and exact preprocessing of a sample.
+        classes: outputs of the head (the last axis of what the model returns), whatever the loss.
         steps: K, the gradient steps the step sizes were learned for.
         samples: meta-training support size, the default of `plan --samples`.
         layers: the layer table, in forward order.
@@ -59,7 +60,7 @@ class Manifest:
     kind: str
     name: str
     loss: str
-    input: InputSpec
+    input: Spec
     classes: int
     steps: int
     samples: int
@@ -99,8 +100,8 @@ def manifest_from_json(data: Mapping[str, Any], where: str = "manifest.json") ->
     return Manifest(
         kind=read.one_of("kind", KINDS),
         name=read.text("name"),
-        loss=read.one_of("loss", LOSSES),
-        input=InputSpec.from_json(read.table("input")),
+        loss=read.one_of("loss", tuple(LOSSES)),
+        input=spec_from_json(read.table("input")),
         classes=read.count("classes", 1),
         steps=read.count("steps", 1),
         samples=read.count("samples", 1),
@@ -168,7 +169,7 @@ def _layers(rows: list[Any], where: str, steps: int) -> tuple[ManifestLayer, ...
         layers.append(
             ManifestLayer(
                 name=read.text("name"),
-                kind=read.one_of("kind", ("conv", "fc", "norm")),
+                kind=read.one_of("kind", LAYER_KINDS),
                 weight_words=read.count("weight_words"),
                 input_words=read.count("input_words"),
                 macs=read.count("macs"),

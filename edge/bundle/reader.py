@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError
+from ..losses import LOSSES, Loss
 from ..program import Program, program_from_json
 from .files import read_json, sha256_of
 from .manifest import Manifest, manifest_from_json
@@ -32,6 +33,11 @@ class BundleFiles:
     program: Program
     weights: TensorFile
 
+    @property
+    def loss(self) -> Loss:
+        """The loss that the manifest names."""
+        return LOSSES[self.manifest.loss]
+
     def file(self, name: str) -> Path:
         """Return the path of one listed file; raises BundleError if the bundle was exported without it."""
         if name not in self.manifest.files:
@@ -55,6 +61,8 @@ def read_bundle(path: Path) -> BundleFiles:
     weights = TensorFile.open(path / "weights.safetensors")
     _check_weights(program, weights)
     _check_layers(manifest, program, str(where))
+    LOSSES[manifest.loss].check(program, str(where))
+    _check_input(manifest, program, str(where))
     return BundleFiles(path, sha256_of(where), manifest, program, weights)
 
 
@@ -86,4 +94,13 @@ def _check_layers(manifest: Manifest, program: Program, where: str) -> None:
     if manifest.steps != program.steps:
         raise BundleError(
             f"{where}: {manifest.steps} steps, but program.json has {program.steps}; export again"
+        )
+
+
+def _check_input(manifest: Manifest, program: Program, where: str) -> None:
+    images = program.tensors[program.inputs["images"]]
+    if images.concrete(1)[1:] != manifest.input.shape:
+        raise BundleError(
+            f"{where}: input of shape {list(manifest.input.shape)}, but program.json has"
+            f" {list(images.shape)}; export again"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ from .common import (
 @threads_option
 @json_option
 def predict(adapted: Path, bundle: Path, source: Path, threads: int, as_json: bool) -> None:
-    """Name the class of every sample with the model in ADAPTED.
+    """Name the class of every sample with the model in ADAPTED, or print its outputs where it has no classes.
 
     \b
     Example:
@@ -41,7 +42,14 @@ def predict(adapted: Path, bundle: Path, source: Path, threads: int, as_json: bo
     if as_json:
         print_json(result)
         return
-    rows = [(row["file"], row["class"], round(row["confidence"], 4)) for row in result["predictions"]]
-    print_table(rows, ("file", "class", "confidence"))
+    columns = [key for key in result["predictions"][0] if key != "label"]
+    print_table([[_cell(row[key]) for key in columns] for row in result["predictions"]], columns)
     if result["accuracy"] is not None:
         note(f"accuracy {result['accuracy']:.3f} of {result['samples']}")
+
+
+def _cell(value: Any) -> object:
+    """Return the numbers of nested lists in one line, and other values as they are."""
+    import numpy as np
+
+    return " ".join(f"{number:.4g}" for number in np.ravel(value)) if isinstance(value, list) else value

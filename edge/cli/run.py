@@ -41,7 +41,7 @@ SHOWN = (
 
 @click.command()
 @bundle_argument
-@click.option("--support", type=DIRECTORY, required=True, help="One folder per class, or an .npz.")
+@click.option("--support", type=DIRECTORY, required=True, help="One folder per class, or an .npz of samples.")
 @click.option("-o", "--output", type=DIRECTORY, required=True, help="The adapted model's directory.")
 @memory_option
 @dynamic_option
@@ -62,7 +62,7 @@ def run(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Adapt BUNDLE to labelled samples and write the adapted model.
+    """Adapt BUNDLE to a few samples and write the adapted model.
 
     After every step the changed tensors are kept in OUTPUT.partial; the same command continues from there.
 

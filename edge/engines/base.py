@@ -33,19 +33,18 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def fill(self, start: int, out: NDArray[np.float32]) -> None:
-        """Write samples start, start+1, ... into `out`, float32 (m, C, H, W)."""
+        """Write samples start, start+1, ... into `out`, float32 (m, ...)."""
 
 
 class Support(Samples, Protocol):
-    """Labelled samples; `SupportSet` is one."""
+    """Samples and what the loss reads of each; `SupportSet` is one."""
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class indices, int64 (n,)."""
+    def loss_inputs(self) -> Mapping[str, Array]:
+        """Return arrays (n, ...) by input part of the program: `labels`, or `targets`, ..."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes in use; outputs of the head beyond them are masked."""
+        """The classes in use, outputs of the head beyond them are masked; none where the loss has no classes."""
 
 
 @dataclass(frozen=True)
@@ -152,4 +151,4 @@ class Engine(Protocol):
     def predict(
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
-        """Return the logits, float32 (n, classes); the caller masks unused classes."""
+        """Return the logits, float32 (n, ...); the caller masks unused classes."""

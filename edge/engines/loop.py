@@ -10,6 +10,7 @@ from ..errors import SupportError
 from ..plan.plan import Plan
 from ..program import Program
 from .base import Adaptation, AdaptationInterrupted, Array, Hooks, NonFiniteError, Support
+from .given import answer_tensors, class_mask
 from .interrupts import uninterrupted
 
 
@@ -69,12 +70,17 @@ def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Ad
 
 
 def check_support(program: Program, plan: Plan, support: Support) -> None:
-    """Raise SupportError unless the samples and classes fit the plan and the head."""
-    classes = int(program.tensors[program.inputs["class_mask"]].shape[0])
+    """Raise SupportError unless the samples, and what is said about them, fit the plan and the program."""
     if not 1 <= len(support) <= plan.samples:
         raise SupportError(
             f"support: {len(support)} samples, the plan is for 1 to {plan.samples}; plan with --samples"
             f" {len(support)}"
         )
-    if not 1 <= len(support.class_names) <= classes:
-        raise SupportError(f"support: {len(support.class_names)} classes, the head has {classes} outputs")
+    needed, found = sorted(answer_tensors(program)), sorted(support.loss_inputs())
+    if needed != found:
+        raise SupportError(f"support: expected {' and '.join(needed)}, got {' and '.join(found)}")
+    for mask in class_mask(program, 0).values():
+        if not 1 <= len(support.class_names) <= mask.size:
+            raise SupportError(
+                f"support: {len(support.class_names)} classes, the head has {mask.size} outputs"
+            )

@@ -22,8 +22,9 @@ from ..lower.table import Step
 from ..plan.plan import Plan
 from ..program import Program
 from .base import NO_HOOKS, Adaptation, Array, Hooks, Samples, Support, Weights
+from .given import answer_tensors, class_mask
 from .loop import check_support, run_steps
-from .sessions import Feeds, check_uncut, class_mask, filled, session_options, step_sizes
+from .sessions import Feeds, check_uncut, filled, session_options, step_sizes
 
 DIRECTORY = "ort_training"
 TRAINING, EVAL, OPTIMIZER, CHECKPOINT = (
@@ -81,8 +82,8 @@ class OrtTrainingEngine:
         for start in range(0, len(samples), micro_batch):
             count = min(micro_batch, len(samples) - start)
             feeds = {inputs["images"]: filled(program, samples, start, count)}
-            feeds[inputs["labels"]] = np.zeros(count, np.int64)
-            feeds[inputs["class_mask"]] = class_mask(program, classes)
+            feeds |= {t.name: np.zeros(t.concrete(count), t.dtype) for t in answer_tensors(program).values()}
+            feeds |= class_mask(program, classes)
             logits.append(model.evaluate(feeds))
         return np.concatenate(logits)
 
@@ -98,6 +99,7 @@ class _Model:
         paths = {name: str(directory / name) for name in (TRAINING, EVAL, OPTIMIZER, CHECKPOINT)}
         options = session_options(binding)
         device = binding.OrtDevice(binding.OrtDevice.cpu(), binding.OrtDevice.default_memory(), 0)
+        self._device = device
         self._state = binding.load_checkpoint(paths[CHECKPOINT])
         self._module = binding.Module(paths[TRAINING], self._state, paths[EVAL], device, options)
         self._optimizer = binding.Optimizer(paths[OPTIMIZER], self._state, device, options)
@@ -136,9 +138,8 @@ class _Model:
 
     def _write(self, name: str, value: Array) -> None:
         if self._state.has_parameter(name):
-            device = self._binding.OrtDevice(self._binding.OrtDevice.cpu(), 0, 0)
-            copied = self._binding.OrtValue.ortvalue_from_numpy(np.array(value), device)
-            self._state.copy_parameter_from(name, copied)
+            kept = np.ascontiguousarray(value)  # the binding reads its memory and does not keep it alive
+            self._state.copy_parameter_from(name, self._binding.OrtValue.ortvalue_from_numpy(kept, self._device))
 
 
 @dataclass

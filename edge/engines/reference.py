@@ -41,8 +41,8 @@ class ReferenceEngine:
         forward = lower_predict(program, micro_batch).programs[0]
         offsets, arena_bytes = arena_layout(forward)
         arena = Arena(arena_bytes)
-        classes = int(program.tensors[program.outputs["logits"]].shape[1])
-        logits = np.empty((len(samples), classes), np.float32)
+        outputs = program.tensors[program.outputs["logits"]]
+        logits = np.empty(outputs.concrete(len(samples)), np.float32)
         bound: Bound | None = None
         for start in range(0, len(samples), micro_batch):
             count = min(micro_batch, len(samples) - start)

@@ -13,6 +13,7 @@ from ..program import Program
 from .arena import Arena
 from .base import Array, Hooks, Progress, Samples, Support, Weights
 from .binding import Bound, Call, bind
+from .given import answer_tensors, class_mask
 
 
 @dataclass
@@ -93,7 +94,8 @@ class Run:
         return self.weights.mapped(name)
 
     def _fill_inputs(self, step: int, start: int, count: int) -> None:
-        self._given[self.program.inputs["labels"]][:count] = self.support.labels[start : start + count]
+        for part, values in self.support.loss_inputs().items():
+            self._given[self.program.inputs[part]][:count] = values[start : start + count]
         for name, kept in self.hooks.selections.items():
             self._given[name][:count] = kept[min(step, len(kept) - 1), start : start + count]
 
@@ -108,15 +110,12 @@ def run_call(call: Call, bound: Bound, samples: Samples, start: int) -> None:
 
 
 def _given_inputs(program: Program, plan: Plan, support: Support, hooks: Hooks) -> dict[str, Array]:
-    """Return the inputs outside the arena: labels, sample weights, the class mask, recorded selections."""
-    inputs = program.inputs
-    mask = np.zeros(program.tensors[inputs["class_mask"]].concrete(1), np.float32)
-    mask[: len(support.class_names)] = 1
-    given: dict[str, Array] = {
-        inputs["labels"]: np.zeros(plan.micro_batch, np.int64),
-        inputs["sample_weight"]: np.full(plan.micro_batch, 1 / len(support), np.float32),
-        inputs["class_mask"]: mask,
-    }
+    """Return the inputs outside the arena: labels or targets, sample weights, class mask, selections."""
+    given = class_mask(program, len(support.class_names))
+    weight = np.full(plan.micro_batch, 1 / len(support), np.float32)
+    given[program.inputs["sample_weight"]] = weight
+    for tensor in answer_tensors(program).values():
+        given[tensor.name] = np.zeros(tensor.concrete(plan.micro_batch), tensor.dtype)
     for name in hooks.selections:
         given[name] = np.zeros(program.tensors[name].concrete(plan.micro_batch), np.float32)
     return given

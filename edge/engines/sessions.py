@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..plan.plan import Plan
 from ..program import Program
 from .base import Array, Hooks, Progress, Samples, Support, Weights
+from .given import class_mask
 
 ERRORS_ONLY = 3
 
@@ -57,9 +58,9 @@ class Feeds:
         inputs, part = self.program.inputs, slice(start, start + count)
         feeds = {
             inputs["images"]: filled(self.program, self.support, start, count),
-            inputs["labels"]: self.support.labels[part],
             inputs["sample_weight"]: np.full(count, 1 / len(self.support), np.float32),
-            inputs["class_mask"]: class_mask(self.program, len(self.support.class_names)),
+            **{inputs[name]: values[part] for name, values in self.support.loss_inputs().items()},
+            **class_mask(self.program, len(self.support.class_names)),
         }
         for name, kept in self.hooks.selections.items():
             feeds[name] = kept[min(step, len(kept) - 1), part]
@@ -71,13 +72,6 @@ def filled(program: Program, samples: Samples, start: int, count: int) -> Array:
     images = np.empty(program.tensors[program.inputs["images"]].concrete(count), np.float32)
     samples.fill(start, images)
     return images
-
-
-def class_mask(program: Program, classes: int) -> Array:
-    """Return 1 for the classes in use, 0 for the head's other outputs."""
-    mask = np.zeros(program.tensors[program.inputs["class_mask"]].concrete(1), np.float32)
-    mask[:classes] = 1
-    return mask
 
 
 def step_sizes(program: Program, weights: Weights, step: int) -> dict[str, float]:

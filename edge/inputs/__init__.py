@@ -1,7 +1,8 @@
 """Images and arrays become samples here, in the cloud and on the device alike."""
 
+from .answers import Answers, ClassLabels, Target, Targets
 from .array_spec import ArraySpec
-from .arrays import from_arrays, query_from_arrays
+from .arrays import from_arrays, query_from_arrays, support_from_arrays
 from .folders import class_files, read_files
 from .kinds import Spec, spec_from_json
 from .read import read_query, read_support
@@ -9,11 +10,15 @@ from .samples import QuerySet, SupportSet
 from .spec import InputSpec
 
 __all__ = [
+    "Answers",
     "ArraySpec",
+    "ClassLabels",
     "InputSpec",
     "QuerySet",
     "Spec",
     "SupportSet",
+    "Target",
+    "Targets",
     "class_files",
     "from_arrays",
     "query_from_arrays",
@@ -21,4 +26,5 @@ __all__ = [
     "read_query",
     "read_support",
     "spec_from_json",
+    "support_from_arrays",
 ]

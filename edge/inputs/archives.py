@@ -13,46 +13,60 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ..errors import SupportError
+from .answers import Answers, ClassLabels, Header
 from .arrays import (
-    check_array_kinds,
-    check_counts,
-    check_image_kind,
-    checked_images,
+    SAMPLES,
+    check_headers,
+    check_sample_count,
+    check_samples_header,
+    checked_samples,
     support_from_arrays,
 )
+from .kinds import Spec
 from .samples import QuerySet, SupportSet
-from .spec import InputSpec
 
-_Header = tuple[tuple[int, ...], np.dtype[Any]]
+SAMPLE_NAMES = (SAMPLES, "inputs")
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
-def support_from_archive(
-    path: Path, spec: InputSpec, max_classes: int | None, max_samples: int | None
-) -> SupportSet:
-    """Read an .npz of `images` and `labels`; see `read_support`."""
+def support_from_archive(path: Path, spec: Spec, answers: Answers, max_samples: int | None) -> SupportSet:
+    """Read an .npz of samples and what `answers` asks for; see `read_support`."""
     headers = _read_headers(path)
-    _require(path, headers, "images", "labels")
-    _check_headers(path, headers, spec)
-    check_counts(str(path), headers["images"][0][0], 2, None, max_samples)
-    labels = _read_array(path, "labels")
-    images = _read_array(path, "images")
-    return support_from_arrays(str(path), images, labels, spec, max_classes, max_samples)
+    name = _samples_name(path, headers)
+    _require(path, headers, *answers.parts)
+    parts = {part: headers[part] for part in answers.parts}
+    check_headers(str(path), headers[name], parts, spec, answers, name)
+    check_sample_count(str(path), headers[name][0][0], max_samples)
+    given = {part: _read_array(path, part) for part in answers.parts}
+    samples = _read_array(path, name)
+    return support_from_arrays(str(path), samples, given, spec, answers, max_samples, name)
 
 
-def query_from_archive(path: Path, spec: InputSpec) -> QuerySet:
-    """Read an .npz of `images`, with or without `labels`; see `read_query`."""
+def query_from_archive(path: Path, spec: Spec) -> QuerySet:
+    """Read an .npz of samples, with or without `labels`; see `read_query`."""
     headers = _read_headers(path)
-    _require(path, headers, "images")
-    _check_headers(path, headers, spec)
+    name = _samples_name(path, headers)
     labels = None
     if "labels" in headers:
+        check_headers(str(path), headers[name], headers, spec, ClassLabels(), name)
         labels = tuple(str(label) for label in _read_array(path, "labels"))
-    images = checked_images(str(path), _read_array(path, "images"), spec)
-    return QuerySet(images, tuple(str(index) for index in range(len(images))), labels, spec)
+    check_samples_header(str(path), headers[name], spec, name)
+    samples = checked_samples(str(path), _read_array(path, name), spec, name)
+    return QuerySet(samples, tuple(str(index) for index in range(len(samples))), labels, spec)
 
 
-def _read_headers(path: Path) -> dict[str, _Header]:
+def _samples_name(path: Path, headers: dict[str, Header]) -> str:
+    """Return which of the two names the samples have in this file."""
+    present = [name for name in SAMPLE_NAMES if name in headers]
+    if len(present) != 1:
+        raise SupportError(
+            f"{path}: expected one array named {' or '.join(map(repr, SAMPLE_NAMES))}, found {_found(headers)}"
+        )
+    _require(path, headers, *present)
+    return present[0]
+
+
+def _read_headers(path: Path) -> dict[str, Header]:
     """Return name -> (shape, dtype) of an .npz's arrays without reading their data."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -61,7 +75,7 @@ def _read_headers(path: Path) -> dict[str, _Header]:
         raise SupportError(f"{path}: not an .npz file that can be read ({error})") from None
 
 
-def _read_header(archive: zipfile.ZipFile, name: str) -> _Header:
+def _read_header(archive: zipfile.ZipFile, name: str) -> Header:
     with archive.open(name) as file:
         version = npy_format.read_magic(file)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
@@ -82,19 +96,13 @@ def _read_array(path: Path, name: str) -> NDArray[Any]:
         raise SupportError(f"{path}, {name}: cannot be read ({error})") from None
 
 
-def _require(path: Path, headers: dict[str, _Header], *names: str) -> None:
+def _require(path: Path, headers: dict[str, Header], *names: str) -> None:
     for name in names:
         if name not in headers:
-            found = ", ".join(sorted(headers)) or "nothing"
-            raise SupportError(f"{path}: expected an array named {name!r}, found {found}")
+            raise SupportError(f"{path}: expected an array named {name!r}, found {_found(headers)}")
         if headers[name][1].hasobject:
             raise SupportError(f"{path}, {name}: holds Python objects; save plain numbers or strings")
 
 
-def _check_headers(path: Path, headers: dict[str, _Header], spec: InputSpec) -> None:
-    shape, dtype = headers["images"]
-    if "labels" in headers:
-        label_shape, label_dtype = headers["labels"]
-        check_array_kinds(str(path), dtype, shape, label_dtype, label_shape, spec)
-    else:
-        check_image_kind(str(path), dtype, shape, spec)
+def _found(headers: dict[str, Header]) -> str:
+    return ", ".join(sorted(headers)) or "nothing"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import SupportError
 from ..units import format_bytes
-from .arrays import check_counts
+from .answers import ClassLabels
+from .arrays import check_sample_count
 from .images import Header, decode, read_header
 from .samples import QuerySet, SupportSet
 from .spec import InputSpec
@@ -19,17 +20,18 @@ from .spec import InputSpec
 def support_from_folder(
     folder: Path,
     spec: InputSpec,
-    max_classes: int | None,
+    labels: ClassLabels,
     max_samples: int | None,
     memory_limit_bytes: int | None,
 ) -> SupportSet:
     """Read a folder with one sub-folder per class; see `read_support`."""
     classes = class_files(folder)
     files = [file for group in classes.values() for file in group]
-    check_counts(str(folder), len(files), len(classes), max_classes, max_samples)
+    labels.check_count(str(folder), len(classes))
+    check_sample_count(str(folder), len(files), max_samples)
     images, decode_bytes, converted = read_files(files, spec, memory_limit_bytes)
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(group) for group in classes.values()])
-    return SupportSet(images, labels, tuple(classes), spec, decode_bytes, converted)
+    indices = np.repeat(np.arange(len(classes), dtype=np.int64), [len(group) for group in classes.values()])
+    return SupportSet(images, {"labels": indices}, tuple(classes), spec, decode_bytes, converted)
 
 
 def query_from_folder(folder: Path, spec: InputSpec, memory_limit_bytes: int | None) -> QuerySet:

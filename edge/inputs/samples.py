@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .spec import InputSpec
+from .kinds import Spec
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
+Stored = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class SupportSet:
-    """Labelled samples, checked.
+    """Samples and what is said about them, checked.
 
     Attributes:
-        images: uint8 (n, H, W, C) pixels, or float32 (n, C, H, W) values that are preprocessed already.
-        labels: int64 (n,), indices into class_names.
-        class_names: sorted folder names, or sorted unique labels written as text.
+        images: uint8 (n, H, W, C) pixels, or float32 (n, C, H, W) values that are preprocessed already; of an
+            array input float32 (n, *shape), not preprocessed.
+        given: by input part of the program: `labels` (int64 (n,), indices into class_names), or `targets`, or
+            `actions` and `advantages`.
+        class_names: sorted folder names, or sorted unique labels written as text; none without classes.
         spec: the input spec the samples were read for.
         decode_bytes: the largest price of decoding one image, above the samples kept; 0 for arrays.
         converted: what was done to image files, one short phrase each ("3 images resized to 28x28").
     """
 
-    images: Pixels
-    labels: NDArray[np.int64]
+    images: Stored
+    given: Mapping[str, NDArray[Any]]
     class_names: tuple[str, ...]
-    spec: InputSpec
+    spec: Spec
     decode_bytes: int = 0
     converted: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices, int64 (n,), of a labelled set."""
+        return self.given["labels"]
+
+    def loss_inputs(self) -> Mapping[str, NDArray[Any]]:
+        """Return what the loss reads of every sample, by input part of the program."""
+        return self.given
+
     def fill(self, start: int, out: NDArray[np.float32]) -> None:
-        """Write samples start, start+1, ... as network inputs into `out`, float32 (m, C, H, W)."""
+        """Write samples start, start+1, ... as network inputs into `out`, float32 (m, ...)."""
         fill(self.images, self.spec, start, out)
 
 
@@ -53,10 +66,10 @@ class QuerySet:
         converted: as in SupportSet.
     """
 
-    images: Pixels
+    images: Stored
     names: tuple[str, ...]
     labels: tuple[str, ...] | None
-    spec: InputSpec
+    spec: Spec
     decode_bytes: int = 0
     converted: tuple[str, ...] = ()
 
@@ -64,12 +77,12 @@ class QuerySet:
         return len(self.images)
 
     def fill(self, start: int, out: NDArray[np.float32]) -> None:
-        """Write samples start, start+1, ... as network inputs into `out`, float32 (m, C, H, W)."""
+        """Write samples start, start+1, ... as network inputs into `out`, float32 (m, ...)."""
         fill(self.images, self.spec, start, out)
 
 
-def fill(images: Pixels, spec: InputSpec, start: int, out: NDArray[np.float32]) -> None:
-    """Write `len(out)` samples from `start` on into `out`: preprocessed if uint8, copied if float32.
+def fill(images: Stored, spec: Spec, start: int, out: NDArray[np.float32]) -> None:
+    """Write `len(out)` samples from `start` on into `out`, as the spec says.
 
     Raises:
         ValueError: `out` of another shape, or more samples asked for than there are.
@@ -77,7 +90,4 @@ def fill(images: Pixels, spec: InputSpec, start: int, out: NDArray[np.float32]) 
     chosen = images[start : start + len(out)]
     if len(chosen) != len(out):
         raise ValueError(f"asked for samples {start} to {start + len(out) - 1}, there are {len(images)}")
-    if chosen.dtype == np.uint8:
-        spec.preprocess(chosen.view(np.uint8), out)
-    else:
-        np.copyto(out, chosen, casting="no")
+    spec.write(chosen, out)

@@ -10,9 +10,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from ..lower.table import Lowered
 from ..program import Program
 
-LABEL_BYTES = 8
-SAMPLE_WEIGHT_BYTES = 4
-
 
 @dataclass(frozen=True)
 class StaticBytes:
@@ -23,8 +20,9 @@ class StaticBytes:
             private copies) and the step sizes.
         program: the lowered step table, as `table_bytes` measures it.
         attention: attention parameters that some step reads.
-        input: the support set as it is kept (uint8 pixels), its labels, and one micro-batch of labels, sample
-            weights and the class mask. The papers count the samples as static memory, too.
+        input: the support set as it is kept (uint8 pixels, float32 arrays) with its labels or targets, one
+            micro-batch of these and of sample weights, and the class mask. The papers count the samples as
+            static memory, too.
     """
 
     weights: int
@@ -52,14 +50,16 @@ def static_bytes(
     used = {name for one in lowered.programs for name in one.values}
     attention = (t for t in program.with_role("attention-param") if t.name in used)
     weights = (*program.with_role("param"), *program.with_role("step-size"))
-    per_sample = LABEL_BYTES + SAMPLE_WEIGHT_BYTES
+    inputs = {part: program.tensors[name] for part, name in program.inputs.items() if part != "images"}
+    batched = {part: tensor.size_bytes(1) for part, tensor in inputs.items() if tensor.batched}
+    answers = sum(batched.values()) - batched["sample_weight"]
     return StaticBytes(
         weights=sum(tensor.size_bytes(1) for tensor in weights),
         program=step_table_bytes,
         attention=sum(tensor.size_bytes(1) for tensor in attention),
-        input=lowered.samples * (sample_bytes + LABEL_BYTES)
-        + lowered.micro_batch * per_sample
-        + program.tensors[program.inputs["class_mask"]].size_bytes(1),
+        input=lowered.samples * (sample_bytes + answers)
+        + lowered.micro_batch * sum(batched.values())
+        + sum(tensor.size_bytes(1) for tensor in inputs.values() if not tensor.batched),
     )
 
 

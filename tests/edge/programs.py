@@ -239,6 +239,9 @@ class RandomSupport:
     def __len__(self) -> int:
         return len(self.images)
 
+    def loss_inputs(self) -> dict[str, NDArray[Any]]:
+        return {"labels": self.labels}
+
     def fill(self, start: int, out: NDArray[np.float32]) -> None:
         self.spec.preprocess(self.images[start : start + len(out)], out)
 

@@ -76,7 +76,7 @@ BAD_SUPPORT: dict[str, tuple[Make, str]] = {
     "wrong size": (with_images((9, 9, 1)), "arrays are never resized"),
     "wrong channels": (with_images((12, 12, 3)), "expected uint8 pixels"),
     "NaN": (with_images((1, 12, 12), "float32", np.nan), "sample 0 holds NaN"),
-    "label count": (with_labels(np.arange(3)), "labels: expected one per image"),
+    "label count": (with_labels(np.arange(3)), "labels: expected one per sample"),
     "label type": (with_labels(np.zeros(SAMPLES)), "expected integers or strings, got float64"),
     "one class in arrays": (with_labels(np.zeros(SAMPLES, int)), "at least 2 classes, got 1"),
     "too many classes": (with_labels(np.arange(SAMPLES)), "10 classes, but the model's head has 5"),

@@ -6,7 +6,14 @@ import zipfile
 import numpy as np
 import pytest
 from edge_adapt.edge.errors import SupportError
-from edge_adapt.edge.inputs import InputSpec, from_arrays, query_from_arrays, read_query, read_support
+from edge_adapt.edge.inputs import (
+    ClassLabels,
+    InputSpec,
+    from_arrays,
+    query_from_arrays,
+    read_query,
+    read_support,
+)
 
 SPEC = InputSpec(1, 4, 6, mean=(0.5,), std=(0.5,))
 RGB = InputSpec(3, 4, 6, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -31,10 +38,11 @@ def saved(folder, **arrays):
 def support(request, tmp_path):
     """The two ways in: both must say and give the same."""
 
-    def read(images, labels, spec=SPEC, **limits):
+    def read(images, labels, spec=SPEC, max_classes=None, max_samples=None):
         if request.param == "arrays":
-            return from_arrays(images, labels, spec, **limits)
-        return read_support(saved(tmp_path, images=images, labels=labels), spec, **limits)
+            return from_arrays(images, labels, spec, max_classes, max_samples)
+        path = saved(tmp_path, images=images, labels=labels)
+        return read_support(path, spec, ClassLabels(max_classes), max_samples)
 
     return read
 
@@ -88,8 +96,8 @@ def test_limits_that_are_just_met_are_accepted(support):
         (inputs().astype(np.complex64), LABELS, {}, "got complex64"),
         (np.uint8(3), LABELS, {}, "images: expected"),
         (pixels(0), LABELS[:0], {}, "there are none"),
-        (pixels(), LABELS[:4], {}, r"labels: expected one per image, shape \(5,\), got \(4,\)"),
-        (pixels(), LABELS[:, None], {}, "labels: expected one per image"),
+        (pixels(), LABELS[:4], {}, r"labels: expected one per sample, shape \(5,\), got \(4,\)"),
+        (pixels(), LABELS[:, None], {}, "labels: expected one per sample"),
         (pixels(), LABELS.astype(np.float32), {}, "labels: expected integers or strings, got float32"),
         (pixels(), LABELS > 5, {}, "labels: expected integers or strings, got bool"),
         (pixels(), LABELS * 0, {}, "at least 2 classes, got 1"),
@@ -134,7 +142,7 @@ def test_an_npz_with_pickled_objects_is_refused(tmp_path, name):
 def test_an_npz_without_a_needed_array_names_it(tmp_path, name):
     arrays = {"images": pixels(), "labels": LABELS}
     del arrays[name]
-    with pytest.raises(SupportError, match=f"expected an array named '{name}', found"):
+    with pytest.raises(SupportError, match=rf"expected .*array named '{name}'.*, found {'|'.join(arrays)}"):
         read_support(saved(tmp_path, **arrays), SPEC)
 
 
@@ -208,5 +216,5 @@ def test_unfit_queries_are_refused(tmp_path):
             read_query(saved(tmp_path, images=images), SPEC)
         with pytest.raises(SupportError, match="images"):
             query_from_arrays(images, SPEC)
-    with pytest.raises(SupportError, match="labels: expected one per image"):
+    with pytest.raises(SupportError, match="labels: expected one per sample"):
         read_query(saved(tmp_path, images=pixels(), labels=LABELS[:2]), SPEC)

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from edge_adapt.edge.errors import SupportError
-from edge_adapt.edge.inputs import InputSpec, read_query, read_support
+from edge_adapt.edge.inputs import ClassLabels, InputSpec, read_query, read_support
 from PIL import Image
 
 GREY = InputSpec(1, 12, 16, mean=(0.5,), std=(0.5,))
@@ -273,7 +273,7 @@ def test_a_file_beside_class_folders_is_refused(folder):
 def test_limits_are_checked_before_anything_is_decoded(folder):
     (folder / "a" / "bad.png").write_bytes(b"no image")
     with pytest.raises(SupportError, match="2 classes, but the model's head has 1 outputs"):
-        read_support(folder, GREY, max_classes=1)
+        read_support(folder, GREY, ClassLabels(1))
     with pytest.raises(SupportError, match="4 samples, but the plan is for at most 3"):
         read_support(folder, GREY, max_samples=3)
 
