@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from edge_adapt.edge.reference import KERNELS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from .kernel_cases import Array, garbage, relative_error, run, selected
+from .kernel_cases import Array, garbage, relative_error, run, selected, workspace_for
 
 torch = pytest.importorskip("torch")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A convolution: `channels` and `outputs` are those of one group."""
+    """A convolution in one or two dimensions: `channels` and `outputs` are those of one group."""
 
     batch: int = 2
     groups: int = 1
     channels: int = 2
     outputs: int = 3
-    size: tuple[int, int] = (6, 5)
-    kernel: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (1, 1, 1, 1)
+    size: tuple[int, ...] = (6, 5)
+    kernel: tuple[int, ...] = (3, 3)
+    strides: tuple[int, ...] = (1, 1)
+    dilations: tuple[int, ...] = (1, 1)
+    pads: tuple[int, ...] = (1, 1, 1, 1)
+
+    @property
+    def rank(self) -> int:
+        return len(self.size)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -37,7 +43,8 @@ class Problem:
     @property
     def fits(self) -> bool:
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilations, self.kernel, strict=True)]
-        return all(self.size[i] + self.pads[i] + self.pads[i + 2] >= reach[i] for i in range(2))
+        padded = (self.size[i] + self.pads[i] + self.pads[i + self.rank] for i in range(self.rank))
+        return all(size >= least for size, least in zip(padded, reach, strict=True))
 
     def arrays(self, dtype: type = np.float64) -> tuple[Array, Array, Array]:
         """Return random x, w, b."""
@@ -48,12 +55,13 @@ class Problem:
 
     def torch(self, x: Any, w: Any, b: Any = None) -> Any:
         """The same convolution in torch; asymmetric padding as an explicit one."""
-        top, left, bottom, right = self.pads
-        padded = torch.nn.functional.pad(x, (left, right, top, bottom))
-        return torch.nn.functional.conv2d(padded, w, b, self.strides, 0, self.dilations, self.groups)
+        ends = [self.pads[i :: self.rank] for i in reversed(range(self.rank))]
+        padded = torch.nn.functional.pad(x, tuple(pad for both in ends for pad in both))
+        conv = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d}[self.rank]
+        return conv(padded, w, b, self.strides, 0, self.dilations, self.groups)
 
     def per_sample_weight_grads(self, x: Array, w: Array, gy: Array) -> Array:
-        """Gradient of every sample for itself, (N, O, I/groups, kh, kw)."""
+        """Gradient of every sample for itself, (N, O, I/groups, [kh,] kw)."""
         grads = []
         for sample, gradient in zip(torch.tensor(x), torch.tensor(gy), strict=True):
             weight = torch.tensor(w, requires_grad=True)
@@ -63,7 +71,7 @@ class Problem:
 
 
 pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
-PROBLEMS = st.builds(
+PLANES = st.builds(
     Problem,
     batch=st.integers(1, 3),
     groups=st.integers(1, 3),
@@ -75,11 +83,30 @@ PROBLEMS = st.builds(
     dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     pads=st.tuples(*[st.integers(0, 3)] * 4),
 )
+single = st.tuples(st.integers(1, 3))
+SERIES = st.builds(
+    Problem,
+    batch=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    channels=st.integers(1, 3),
+    outputs=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 12)),
+    kernel=single,
+    strides=single,
+    dilations=single,
+    pads=st.tuples(*[st.integers(0, 3)] * 2),
+)
+PROBLEMS = st.one_of(PLANES, SERIES)
 SPLIT_ROWS = Problem(channels=12, outputs=4, size=(4, 61), pads=(1, 2, 0, 1))
 MANY_STRIPS = Problem(channels=8, outputs=40, size=(40, 9), strides=(1, 2))
 DEPTHWISE = Problem(groups=6, channels=1, outputs=2)
 POINTWISE = Problem(groups=2, channels=3, kernel=(1, 1), pads=(0, 0, 0, 0))
-NAMED = [SPLIT_ROWS, MANY_STRIPS, DEPTHWISE, POINTWISE]
+CHUNKS_OF_GROUPS = Problem(groups=41, channels=1, outputs=1, size=(14, 14))
+PAIRS_IN_GROUPS = Problem(groups=13, channels=2, outputs=3, size=(13, 17), strides=(2, 1))
+LONG_SERIES = Problem(
+    groups=2, channels=4, outputs=5, size=(700,), kernel=(9,), strides=(1,), dilations=(2,), pads=(3, 8)
+)
+NAMED = [SPLIT_ROWS, MANY_STRIPS, DEPTHWISE, POINTWISE, CHUNKS_OF_GROUPS, PAIRS_IN_GROUPS, LONG_SERIES]
 few = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -106,7 +133,7 @@ def check_parameter_gradients(problem: Problem, dtype: type, tolerance: float) -
     grads = problem.per_sample_weight_grads(*(a.astype(np.float64) for a in (x, w, gy)))
     start = rng.normal(size=w.shape).astype(dtype)
     for forward, backward in ((fw, bw), (None, bw), (fw, None), (None, None)):
-        factors = weights[:, None, None, None, None] * gamma(problem, forward, backward)
+        factors = weights.reshape(-1, *[1] * w.ndim) * gamma(problem, forward, backward)
         expected = start + (factors * grads).sum(0)
         gw = run("ConvWeightGrad", [x, gy, weights, forward, backward], [start.copy()], **problem.attrs)
         assert relative_error(gw, expected) < tolerance
@@ -117,18 +144,20 @@ def check_parameter_gradients(problem: Problem, dtype: type, tolerance: float) -
                 < tolerance
             )
         factor = weights[:, None] * (1 if backward is None else backward)
-        gb = run("BiasGrad", [gy, weights, backward], [start[:, 0, 0, 0].copy()], axis=1)
-        assert relative_error(gb, start[:, 0, 0, 0] + (factor * gy.sum((2, 3))).sum(0)) < tolerance
+        gb = run("BiasGrad", [gy, weights, backward], [start.reshape(len(w), -1)[:, 0].copy()], axis=1)
+        total = gy.reshape(*gy.shape[:2], -1).sum(2)
+        assert relative_error(gb, start.reshape(len(w), -1)[:, 0] + (factor * total).sum(0)) < tolerance
 
 
 def gamma(problem: Problem, fw: Array | None, bw: Array | None) -> Array:
     """bw[n, o] * fw[n, floor(o*G/O)*(I/G) + i'], written out index by index."""
     outputs = problem.groups * problem.outputs
-    result = np.ones((problem.batch, outputs, problem.channels, 1, 1))
+    result = np.ones((problem.batch, outputs, problem.channels, *[1] * problem.rank))
     for o in range(outputs):
         for i in range(problem.channels):
             channel = (o * problem.groups // outputs) * problem.channels + i
-            result[:, o, i, 0, 0] = (1 if fw is None else fw[:, channel]) * (1 if bw is None else bw[:, o])
+            factor = (1 if fw is None else fw[:, channel]) * (1 if bw is None else bw[:, o])
+            result[:, o, i] = np.reshape(factor, (-1, *[1] * problem.rank))
     return result
 
 
@@ -186,3 +215,24 @@ def test_sample_weights_that_sum_over_micro_batches_give_the_mean() -> None:
     np.testing.assert_allclose(parts, whole, rtol=1e-12)
     mean = problem.per_sample_weight_grads(x, w, gy).mean(0)
     np.testing.assert_allclose(whole, mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvInputGrad", "ConvWeightGrad"])
+@pytest.mark.parametrize("space", [(40, 40), (1600,)], ids=["planes", "series"])
+def test_groups_done_together_hide_no_temporary(kind: str, space: tuple[int, ...]) -> None:
+    rank = len(space)
+    problem = Problem(
+        groups=64, channels=1, outputs=1, size=space, kernel=(3,) * rank,
+        strides=(1,) * rank, dilations=(1,) * rank, pads=(1,) * (2 * rank),
+    )  # fmt: skip
+    x, w, b = problem.arrays(np.float32)
+    gy, gammas = x[::-1].copy(), np.ones(x.shape[:2], np.float32)
+    inputs = {"Conv": [x, w, b], "ConvInputGrad": [gy, w], "ConvWeightGrad": [x, gy, b[:2], gammas, gammas]}
+    outputs = [np.zeros_like(w) if kind == "ConvWeightGrad" else np.empty_like(x)]
+    workspace = workspace_for(kind, inputs[kind], outputs, problem.attrs)
+    for _ in range(2):  # the first call may fill caches of the interpreter
+        tracemalloc.start()
+        KERNELS[kind].run(inputs[kind], outputs, problem.attrs, workspace)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 8192 < x[0].nbytes / 8
