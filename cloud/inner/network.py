@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ...edge.cost import Layer
 from ..models.layers import layer_table, pool_before_relu, trace
 from .kinds import LayerKind, layer_kind
-from .pool import max_pool, window_of
+from .stand_ins import stand_in
 
 LayerCall = Callable[[int, Tensor], Tensor]
 OUTPUT = "output"
@@ -94,9 +94,7 @@ class Network:
             index = self._index.get(str(target))
             if index is not None:
                 return call(index, args[0])
-            part = self._graph.get_submodule(str(target))
-            window = window_of(part)
-            return part(*args, **kwargs) if window is None else max_pool(args[0], window)
+            return stand_in(self._graph.get_submodule(str(target)))(*args, **kwargs)
         if node.op == "call_function":
             return target(*args, **kwargs)
         if node.op == "call_method":
