@@ -9,16 +9,22 @@ from .run import Outcome, Request
 from .units import format_bytes
 
 TOLERANCE_BYTES = 2 << 20
+FIGURES = (
+    *("planned_peak_bytes", "static_bytes", "dynamic_bytes", "terms", "storage", "macs", "predicted_seconds"),
+    "cap_cut",
+)
+"""Of a plan, what only an engine that follows it step by step gives."""
 
 
 def run_report(files: BundleFiles, outcome: Outcome, engine: str, request: Request | None) -> dict[str, Any]:
     """Return the report of one adaptation: the plan's figures, the measured ones, the result.
 
-    Bytes are null where they could not be measured (elsewhere than on Linux); `kept` is then null too.
+    Bytes are null where they could not be measured (elsewhere than on Linux); `kept` is then null too. Planned
+    figures are null where the engine does not plan.
     """
     adaptation, meter = outcome.adaptation, outcome.meter
     return {
-        **outcome.plan.to_json(),
+        **_planned(outcome),
         "memory_budget_bytes": None if request is None else request.memory_budget,
         "dynamic_budget_bytes": None if request is None else request.dynamic_budget,
         "baseline_bytes": meter.baseline_bytes,
@@ -54,10 +60,15 @@ def broken_promise(report: dict[str, Any]) -> str | None:
     return f"the run took more memory than planned ({'; '.join(parts)}); the adapted model itself is right"
 
 
+def _planned(outcome: Outcome) -> dict[str, Any]:
+    figures = outcome.plan.to_json()
+    return figures if outcome.planned else figures | dict.fromkeys(FIGURES)
+
+
 def _kept(outcome: Outcome) -> bool | None:
-    """Tell whether measured <= planned + 2 MiB and the same, exactly, of the arena; None if not measured."""
+    """Tell whether measured <= planned + 2 MiB and the same, exactly, of the arena; None if not known."""
     peak, dynamic = outcome.meter.peak_bytes, outcome.adaptation.measured_dynamic_bytes
-    if peak is None and dynamic is None:
+    if not outcome.planned or (peak is None and dynamic is None):
         return None
     return (peak or 0) <= outcome.plan.planned_peak_bytes + TOLERANCE_BYTES and (
         dynamic or 0

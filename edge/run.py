@@ -45,7 +45,7 @@ class Request:
 class Outcome:
     """An adaptation and what was measured; `loss` and `accuracy`: of the support set, after the last step.
 
-    `accuracy` is None where the loss knows no classes.
+    `accuracy` is None where the loss knows no classes; `planned` says whether the engine keeps the plan's figures.
     """
 
     plan: Plan
@@ -54,6 +54,7 @@ class Outcome:
     meter: PeakMeter
     loss: float
     accuracy: float | None
+    planned: bool = True
 
 
 def make_plan(files: BundleFiles, request: Request, support: SupportSet | None = None) -> Plan:
@@ -73,6 +74,15 @@ def make_plan(files: BundleFiles, request: Request, support: SupportSet | None =
         sample_bytes=(files.manifest.input.sample_bytes if support is None else support.images[0].nbytes),
         decode_bytes=0 if support is None else support.decode_bytes,
     )
+
+
+def check_budgets(request: Request, engine: Engine) -> None:
+    """Raise UsageError if a budget is asked of an engine that does not plan."""
+    if not engine.plans and (request.memory_budget, request.dynamic_budget) != (None, None):
+        raise UsageError(
+            f"engine {engine.name!r} does not plan its memory and cannot keep a budget; use --engine reference,"
+            " or no budget"
+        )
 
 
 def check_plan(files: BundleFiles, plan: Plan) -> None:
@@ -156,7 +166,7 @@ def adapt(
             f"the support loss is {loss} after the last step: the step sizes are too large for these samples;"
             " adapt with fewer --steps"
         )
-    return Outcome(plan, support, adaptation, meter, loss, accuracy)
+    return Outcome(plan, support, adaptation, meter, loss, accuracy, engine.plans)
 
 
 def score(
