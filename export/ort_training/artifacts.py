@@ -39,8 +39,8 @@ def write_artifacts(
         ExportError: attention, or an operation that ONNX Runtime training cannot differentiate.
         UsageError: no Python with onnxruntime-training is known.
     """
-    python = python_with_ort_training()
     check_expressible(program)
+    python = python_with_ort_training()
     with tempfile.TemporaryDirectory(prefix="edge-adapt-") as scratch:
         request = Path(scratch)
         write_request(program, values, updated, request)
