@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from . import (
+    affine,
     activation,
     arithmetic,
     attention,
@@ -17,13 +18,18 @@ from . import (
     conv,
     conv_grad,
     fc,
+    layer_norm,
     loss,
     matmul,
     mean,
     norm,
+    policy,
     pool,
+    prelu,
     resize,
     shape,
+    smooth,
+    softmax,
     sums,
     update,
 )
@@ -32,7 +38,8 @@ from .kernel import Kernel
 KERNELS: Mapping[str, Kernel] = {
     name: kernel
     for family in (
-        *(conv, conv_grad, fc, norm, sums, activation, loss, attention, update),
+        *(conv, conv_grad, fc, norm, layer_norm, affine, sums, activation, loss, attention, update),
+        *(smooth, prelu, softmax, policy),
         *(arithmetic, mean, pool, average_pool, shape, resize, matmul),
     )
     for name, kernel in family.KERNELS.items()
