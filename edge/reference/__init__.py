@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from . import (
-    affine,
     activation,
+    affine,
     arithmetic,
     attention,
     average_pool,

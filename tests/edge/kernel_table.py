@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import kernel_cases, kernel_cases_activations, kernel_cases_shapes
+from . import kernel_cases, kernel_cases_activations, kernel_cases_shapes, kernel_cases_tokens
 from .kernel_cases import Array, Case
 
-FAMILIES = (kernel_cases, kernel_cases_activations, kernel_cases_shapes)
+FAMILIES = (kernel_cases, kernel_cases_activations, kernel_cases_shapes, kernel_cases_tokens)
 
 
 def case_table(dtype: DTypeLike) -> dict[str, Case]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from edge_adapt.edge.reference import KERNELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .kernel_cases import garbage, relative_error, run, selected
+from .kernel_cases import garbage, relative_error, run, selected, workspace_for
 
 torch = pytest.importorskip("torch")
 PRECISIONS = [(np.float64, 1e-10), (np.float32, 1e-5)]
@@ -79,3 +82,41 @@ def test_gradients_are_weighed_per_sample_and_sparse_equals_dense(
 def test_fc_without_bias() -> None:
     x, w = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(run("Fc", [x, w, None], [garbage((2, 4))]), x @ w.T)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(SIZES, st.lists(st.integers(1, 4), min_size=1, max_size=2), st.booleans())
+def test_places_share_the_weight(sizes: tuple[int, int, int], places: list[int], attended: bool) -> None:
+    batch, width, outputs = sizes
+    rng = np.random.default_rng(2)
+    x, gy = rng.normal(size=(batch, *places, width)), rng.normal(size=(batch, *places, outputs))
+    w, b, weights = rng.normal(size=(outputs, width)), rng.normal(size=outputs), rng.uniform(size=batch)
+    fw, bw = (rng.normal(size=(batch, n)) if attended else None for n in (width, outputs))
+    tx, tw = torch.tensor(x, requires_grad=True), torch.tensor(w, requires_grad=True)
+    expected = torch.nn.functional.linear(tx, tw, torch.tensor(b))
+    assert relative_error(run("Fc", [x, w, b], [garbage(gy.shape)]), expected.detach().numpy()) < 1e-10
+    expected.backward(torch.tensor(gy))
+    assert relative_error(run("FcInputGrad", [gy, w], [garbage(x.shape)]), tx.grad.numpy()) < 1e-10
+    start = rng.normal(size=w.shape)
+    grads = np.einsum("npo,npi->noi", gy.reshape(batch, -1, outputs), x.reshape(batch, -1, width))
+    np.testing.assert_allclose(grads.sum(0), tw.grad.numpy(), atol=1e-10)
+    if fw is not None and bw is not None:
+        grads = grads * bw[:, :, None] * fw[:, None, :]
+    gw = run("FcWeightGrad", [x, gy, weights, fw, bw], [start.copy()])
+    assert relative_error(gw, start + np.tensordot(weights, grads, 1)) < 1e-10
+
+
+def test_many_places_hide_no_temporary() -> None:
+    rng = np.random.default_rng(3)
+    x, gy, w = (rng.normal(size=s).astype(np.float32) for s in ((2, 60, 300), (2, 60, 200), (200, 300)))
+    b, ones = w[:, 0].copy(), np.ones(2, np.float32)
+    calls = [("Fc", [x, w, b], np.empty_like(gy)), ("FcInputGrad", [gy, w], np.empty_like(x))]
+    calls.append(("FcWeightGrad", [x, gy, ones, x[:, 0].copy(), gy[:, 0].copy()], np.zeros_like(w)))
+    for kind, inputs, output in calls:
+        workspace = workspace_for(kind, inputs, [output], {})
+        for _ in range(2):  # the first call may fill caches of the interpreter
+            tracemalloc.start()
+            KERNELS[kind].run(inputs, [output], {}, workspace)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak < 8192 < x[0].nbytes / 8, kind
