@@ -1,47 +1,106 @@
-"""Turn a meta-trained model into a bundle that a device adapts: `export_bundle`."""
+"""Turn a meta-trained model, your own torch module or an ONNX file into a bundle that a device adapts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..edge.errors import UsageError
+from ..edge.inputs import ArraySpec, InputSpec
 from .errors import ExportError
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from .plain import Settings, StepSizes, Values
     from .source import Source
 
-__all__ = ["ExportError", "export_bundle"]
+__all__ = ["ArraySpec", "ExportError", "InputSpec", "export_bundle"]
 
 
 def export_bundle(
-    run: str | PathLike[str] | Source, out: str | PathLike[str], *, ort_training: bool = False
+    model: str | PathLike[str] | nn.Module | Source,
+    out: str | PathLike[str],
+    *,
+    example_input: Values | None = None,
+    step_size: StepSizes = 0.01,
+    layers: Sequence[str] | None = None,
+    steps: int = 5,
+    samples: int = 25,
+    input: InputSpec | ArraySpec | None = None,
+    loss: str = "softmax-cross-entropy",
+    label_smoothing: float = 0.0,
+    batch_norm: str = "affine",
+    calibration: tuple[Values, Values] | None = None,
+    name: str | None = None,
+    ort_training: bool = False,
 ) -> Path:
-    """Write the bundle of a training run, or of your own torch module.
+    """Write the bundle of a training run, of your own torch module, or of a forward ONNX file.
+
+    A run brings its own step sizes, layers and preprocessing: for it, only `ort_training` may be given.
 
     Args:
-        run: a finished run directory of `meta-train run`, or a `edge_adapt.export.source.Source`.
+        model: a finished run directory of `meta-train run`, a torch module, or the path of an .onnx file.
         out: the directory to write; an existing bundle is replaced, anything else is refused.
-        ort_training: also write the artifacts of ONNX Runtime training (docs/forms.md).
+        example_input: for a torch module: a batch (n, ...) as it takes it; only shape and type are used.
+        step_size: one learning rate for every chosen layer and step, or a table (steps, layers).
+        layers: names or patterns ("head", "blocks.3.*") of the layers to adapt; None: all of them.
+        steps: gradient steps K.
+        samples: support samples that plans are made for by default.
+        input: preprocessing of a sample: an `InputSpec` for images (folders of files, uint8 arrays), or an
+            `ArraySpec`; None: float32 arrays as they are.
+        loss: "softmax-cross-entropy", "mean-squared-error", "categorical-policy-gradient" or
+            "gaussian-policy-gradient".
+        label_smoothing: of the cross-entropy, in [0, 1).
+        batch_norm: what a BatchNorm becomes: "affine" (its fixed statistics as a scale and shift per channel),
+            "conv" (the same, inside the convolution before it) or "group-norm".
+        calibration: labelled samples (images, labels): they measure what updating each layer is worth.
+        name: of the bundle.
+        ort_training: also write `ort_training/`, the artifacts of ONNX Runtime training.
 
     Returns:
         The bundle's directory.
 
     Raises:
-        ExportError: `run` is no finished run, or the model cannot be exported (names the node and the
-            remedy); nothing is written.
-        UsageError: `out` exists and is not a bundle, or onnxruntime-training is wanted and not found.
+        ExportError: the model cannot be exported (names the node and the way out); nothing is written.
+        UsageError: `out` exists and is not a bundle, or options that do not go together.
     """
-    from ..cloud import ConfigError, load_run
     from .bundle import check_target, write_bundle
-    from .from_run import source_of_run
+    from .plain import Settings
 
     target = Path(out)
     check_target(target)
-    if isinstance(run, (str, PathLike)):
-        try:
-            run = source_of_run(load_run(run))
-        except ConfigError as error:
-            raise ExportError(str(error)) from error
-    write_bundle(run, target, ort_training=ort_training)
+    settings = Settings(
+        step_size, layers, steps, samples, input, loss, label_smoothing, batch_norm, calibration, name
+    )
+    write_bundle(_source(model, example_input, settings), target, ort_training=ort_training)
     return target
+
+
+def _source(
+    model: str | PathLike[str] | nn.Module | Source, example: Values | None, settings: Settings
+) -> Source:
+    from ..cloud import ConfigError, load_run
+    from .from_run import source_of_run
+    from .plain import source_of_module, source_of_onnx
+    from .source import Source
+
+    if isinstance(model, (str, PathLike)) and Path(model).suffix == ".onnx":
+        return source_of_onnx(Path(model), settings, example)
+    if not isinstance(model, (str, PathLike, Source)):
+        if example is None:
+            raise ExportError("a torch module needs example_input, a batch (n, ...) as the module takes it")
+        return source_of_module(model, example, settings)
+    if given := [*settings.changed, *(["example_input"] if example is not None else [])]:
+        raise UsageError(
+            f"{', '.join(given)}: only for a torch module or an ONNX file; a training run brings its own step sizes, "
+            "layers and preprocessing"
+        )
+    if isinstance(model, Source):
+        return model
+    try:
+        return source_of_run(load_run(model))
+    except ConfigError as error:
+        raise ExportError(str(error)) from error
