@@ -34,15 +34,17 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 def _print_manifest(files: BundleFiles) -> None:
-    manifest = files.manifest
-    shape = "x".join(str(extent) for extent in manifest.input.shape)
+    manifest, loss = files.manifest, files.loss
+    spec, logits = manifest.input, files.program.tensors[files.program.outputs["logits"]]
+    outputs = f"up to {manifest.classes} classes" if loss.classifies else _by(logits.concrete(1)[1:])
     print_table(
         [
             ("name", manifest.name),
             ("sha256", files.identity),
-            ("kind", f"{manifest.kind}, {manifest.loss}"),
-            ("input", f"{shape}, mean {list(manifest.input.mean)}, std {list(manifest.input.std)}"),
-            ("classes", f"up to {manifest.classes}"),
+            ("kind", manifest.kind),
+            ("loss", f"{loss.name}, from images and {' and '.join(loss.parts)}"),
+            ("input", f"{spec.kind} {_by(spec.shape)}, mean {list(spec.mean)}, std {list(spec.std)}"),
+            ("outputs", outputs),
             ("meta-trained for", f"{manifest.samples} samples, {manifest.steps} steps"),
         ]
     )
@@ -58,6 +60,10 @@ def _print_manifest(files: BundleFiles) -> None:
     print_table([(name, digest) for name, digest in manifest.files.items()], ("file", "sha256"))
     click.echo()
     print_table([(key, str(value)) for key, value in manifest.provenance.items()], ("provenance", ""))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(str(extent) for extent in shape)
 
 
 def _per_step(values: tuple[int, ...] | None) -> str:
