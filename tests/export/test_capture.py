@@ -99,10 +99,10 @@ HOSTILE = {
     "reshaped-weight": (Reshaped(), r"\(Conv\): expected .* module parameters as weight"),
     "no-logits": (nn.Sequential(nn.Conv2d(3, 3, 5)), r"output has shape \(3, 1, 1\); expected logits"),
     "layer-used-twice": (Twice(), r"parameter 'conv.weight' is used more than once \(by 'conv' and 'conv'\)"),
-    "data-dependent-branch": (Branching(), r"Branching: torch cannot export this module"),
-    "batch-mixed-into-features": (Transposing(), r"Reshape|not fixed"),
-    "no-layers": (stack(flatten=nn.Flatten()), r"at least one; found in the graph: none"),
-    "wrong-input-size": (headed(nn.Conv2d(3, 4, 3), features=37), r"torch cannot export this module"),
+    "data-dependent-branch": (Branching(), r"^Branching at test_capture.py:\d+ \(`.*x.sum\(\) > 0 .*`\): it decides"),
+    "batch-mixed-into-features": (Transposing(), r"its shape is \(5N, 15\), not fixed but for the batch N"),
+    "no-layers": (stack(flatten=nn.Flatten()), r"^Sequential: the module has no parameters"),
+    "wrong-input-size": (headed(nn.Conv2d(3, 4, 3), features=37), r"^Sequential, module 'head': sizes do not fit"),
 }
 
 
