@@ -1,0 +1,181 @@
+"""ONNX Runtime training's artifacts against torch: operation by operation, loss by loss, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from edge_adapt.edge.errors import UsageError
+from edge_adapt.edge.inputs import ArraySpec
+from edge_adapt.edge.program import Program
+from edge_adapt.export import ExportError
+from edge_adapt.export.adaptation import adaptation
+from edge_adapt.export.capture import capture
+from edge_adapt.export.ort_training import PYTHON_VARIABLE, generate, write_artifacts
+from edge_adapt.export.ort_training.artifacts import write_request
+from edge_adapt.export.ort_training.forward import PLAIN, SPECIAL, forward_model
+from edge_adapt.export.source import Source
+from torch import nn
+
+from .cases import case
+from .cases_ort_training import CASES, LOSSES, LossCase
+
+SCRIPT = Path(__file__).with_name("ort_training_script.py")
+SAMPLES = 4
+RUNS = {
+    **{name: (case, LOSSES["softmax-cross-entropy"]) for name, case in CASES.items()},
+    **{f"loss-{name}": (CASES["conv-strided"], loss) for name, loss in LOSSES.items()},
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A module in float64, its program, and the inputs of one batch."""
+
+    module: nn.Module
+    program: Program
+    values: Mapping[str, np.ndarray]
+    inputs: Mapping[str, np.ndarray]
+    loss: LossCase
+
+
+@cache
+def request(name: str) -> Request:
+    case, loss = RUNS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = case.make().double()
+    network = capture(module, case.shape)
+    layers = tuple(layer.name for layer in network.program.layers)
+    alpha = np.ones((1, len(layers)), np.float32)
+    spec, more = ArraySpec(case.shape), {"loss": loss.name, "label_smoothing": loss.label_smoothing}
+    program = adaptation(Source("case", None, spec, layers, alpha, network=network, **more))
+    rng = np.random.default_rng(0)
+    outputs = program.tensors[program.outputs["logits"]].concrete(SAMPLES)
+    inputs = {
+        "images": rng.normal(size=(SAMPLES, *case.shape)),
+        "labels": rng.integers(0, 2, SAMPLES),
+        "class_mask": np.array([1, 1, 0]),
+        "targets": rng.normal(size=outputs),
+        "actions": rng.normal(size=outputs),
+        "advantages": rng.normal(size=SAMPLES),
+    }
+    return Request(module, program, network.values, inputs, loss)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, ort_training: Path) -> Path:
+    """All requests, generated and run by one process in the other environment."""
+    home = tmp_path_factory.mktemp("requests")
+    for name in RUNS:
+        made, folder = request(name), home / name
+        folder.mkdir()
+        layers = [layer.name for layer in made.program.layers]
+        write_request(made.program, made.values, frozenset(layers), folder)
+        scale = {generate.STEP_SCALE: np.ones(len(layers), np.float32)}
+        given = {part: made.inputs[part] for part in ("images", *made.loss.inputs)}
+        types = {"labels": np.int64}
+        np.savez(
+            folder / "task.npz",
+            **{part: value.astype(types.get(part, np.float32)) for part, value in given.items()},
+            **scale,
+        )
+    command = [str(ort_training), str(SCRIPT), generate.__file__, str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return home
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_summed_gradients_are_torchs(name: str, results: Path) -> None:
+    error = results / name / "error.txt"
+    assert not error.exists(), error.read_text()
+    found = dict(np.load(results / name / "result.npz"))
+    made = request(name)
+    given = {part: torch.from_numpy(made.inputs[part]) for part in ("images", *made.loss.inputs)}
+    outputs = made.module(given["images"])
+    loss = made.loss.total(outputs, given)
+    params = dict(made.module.named_parameters())
+    gradients = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+    np.testing.assert_allclose(found["logits"], outputs.detach(), atol=2e-6, rtol=1e-5)
+    np.testing.assert_allclose(found["loss"], loss.item(), rtol=1e-5)
+    assert {f"grad::{name}" for name in params} == {key for key in found if key.startswith("grad::")}
+    for name, gradient in gradients.items():
+        size = gradient.abs().max().item()
+        assert size > 0
+        np.testing.assert_allclose(found[f"grad::{name}"] / size, gradient / size, atol=2e-5)
+
+
+def test_every_artifact_is_of_an_ir_that_the_runtime_of_1_19_reads(results: Path) -> None:
+    versions = [np.load(file)["ir"] for file in results.glob("*/result.npz")]
+    assert len(versions) == len(RUNS)
+    assert np.max(versions) <= generate.MAX_IR_VERSION
+
+
+def test_every_operation_that_is_let_through_is_compared_with_torch_here() -> None:
+    made = [request(name).program for name in RUNS]
+    seen = {op.kind for program in made for op in program.ops(("forward", "loss"))}
+    assert {case.kind for case in CASES.values()} <= seen
+    assert PLAIN | set(SPECIAL) == seen
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_form_for_training_computes_the_same_forward_pass(name: str) -> None:
+    made = request(name)
+    model = forward_model(made.program, made.values)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {"images": made.inputs["images"].astype(np.float32), "labels": made.inputs["labels"]}
+    feeds["class_mask"] = made.inputs["class_mask"].astype(np.float32)
+    (logits,) = session.run(["logits"], feeds)
+    expected = made.module(torch.from_numpy(made.inputs["images"])).detach()
+    np.testing.assert_allclose(logits, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_attention_is_refused_by_layer_and_nothing_is_written(tmp_path: Path) -> None:
+    attended = case("conv-norm", True)
+    with pytest.raises(
+        ExportError, match=r"layer 'a' has meta attention, which ONNX Runtime training cannot"
+    ):
+        write_artifacts(attended.program, attended.values(), frozenset({"a"}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_operation_without_gradient_is_refused_by_name_and_layer() -> None:
+    made = request("relu")
+    sections = {**made.program.sections}
+    first, *rest = sections["forward"]
+    sections["forward"] = (type(first)("Mystery", first.inputs, first.outputs, first.layer), *rest)
+    odd = type(made.program)(**{**vars(made.program), "sections": sections})
+    with pytest.raises(ExportError, match=r"layer 'stem': ONNX Runtime training has no gradient for Mystery"):
+        forward_model(odd, made.values)
+
+
+def test_a_missing_environment_is_one_line_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = request("relu")
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    with pytest.raises(
+        UsageError, match=r"needs onnxruntime-training-cpu.*pip install .*ort-training"
+    ) as caught:
+        write_artifacts(made.program, made.values, frozenset({"head"}), tmp_path)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv(PYTHON_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=rf"{PYTHON_VARIABLE}: no such file"):
+        write_artifacts(made.program, made.values, frozenset({"head"}), tmp_path)
+
+
+def test_a_python_that_cannot_train_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = request("relu")
+    monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
+    with pytest.raises(ExportError, match="cannot make its artifacts") as caught:
+        write_artifacts(made.program, made.values, frozenset({"head"}), tmp_path)
+    assert "\n" not in str(caught.value)
