@@ -139,7 +139,9 @@ class _Model:
     def _write(self, name: str, value: Array) -> None:
         if self._state.has_parameter(name):
             kept = np.ascontiguousarray(value)  # the binding reads its memory and does not keep it alive
-            self._state.copy_parameter_from(name, self._binding.OrtValue.ortvalue_from_numpy(kept, self._device))
+            self._state.copy_parameter_from(
+                name, self._binding.OrtValue.ortvalue_from_numpy(kept, self._device)
+            )
 
 
 @dataclass
