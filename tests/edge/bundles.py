@@ -85,7 +85,7 @@ def self_test(
         "images": samples,
         **given,
         "alpha_mask": np.ones(len(program.layers), np.uint8),
-        "loss": found["loss"].astype(np.float32),
+        "loss": found["loss"].reshape(1).astype(np.float32),
     }
     for grad, param in grads.items():
         flat = found[grad].reshape(-1)
