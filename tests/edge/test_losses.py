@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_adapt.edge import Bundle, BundleError
+from edge_adapt.edge.bundle.manifest import LAYER_KINDS
+from edge_adapt.edge.inputs.kinds import KINDS
 from edge_adapt.edge.losses import LOSSES
 from edge_adapt.edge.plan import search_plan
 from numpy.typing import NDArray
@@ -135,3 +137,13 @@ def test_the_plan_counts_every_byte_of_the_samples_and_what_is_said_about_them(
     batch = sum(array[: plan.micro_batch].nbytes for array in given.values()) + 4 * plan.micro_batch
     mask = 4 * task.outputs[-1] if name == "classes" else 0
     assert plan.terms["input"] == kept + batch + mask
+
+
+def test_the_format_description_names_every_loss_layer_kind_and_input_kind() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text()
+    for loss in LOSSES.values():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{loss.name}`"))
+        assert all(f"`{part}`" in row for part in loss.parts)
+        assert row.endswith(f"| {loss.operation} |")
+    assert all(f'"{kind}"' in text for kind in LAYER_KINDS)
+    assert all(f"\n| `{kind}` |" in text for kind in KINDS)
