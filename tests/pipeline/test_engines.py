@@ -1,0 +1,224 @@
+"""Three engines, one bundle: K steps with a step size of its own for every layer and step, against torch.
+
+4Conv without meta attention (ONNX Runtime training cannot express it), some layers frozen in some steps. The
+engine on ONNX Runtime training runs in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from edge_adapt.edge import Bundle, BundleError, UsageError
+from edge_adapt.edge.bundle import Overlay
+from edge_adapt.edge.cli import main
+from edge_adapt.edge.engines import AdaptationInterrupted, NonFiniteError, engine_named
+from edge_adapt.edge.inputs import from_arrays
+from edge_adapt.edge.plan import search_plan
+from edge_adapt.export import export_bundle
+
+from ..export.conv4 import PLANS, WAYS, adapt_in_torch, blobs, conv4_source
+
+SCRIPT = Path(__file__).with_name("engine_script.py")
+SAMPLES, QUERIES = 25, 6
+MICRO_BATCHES = (1, 4, SAMPLES)
+TOLERANCE = 1e-4
+FROM_BOTH = ("reference", "onnxruntime")
+
+
+def grey(count: int, seed: int) -> np.ndarray:
+    """Smooth random images as uint8 pixels (n, 28, 28, 1)."""
+    return np.clip(blobs(28, 1, count, seed) * 50 + 128, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+IMAGES, LABELS, QUERY = grey(SAMPLES, 3), np.arange(SAMPLES) % WAYS, grey(QUERIES, 4)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_bundle(conv4_source(28, PLANS["sparse"]), tmp_path_factory.mktemp("attended") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("task") / "task.npz"
+    np.savez(path, images=IMAGES, labels=LABELS, query=QUERY, micro_batches=MICRO_BATCHES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trainable(tmp_path_factory: pytest.TempPathFactory, ort_training: Path) -> Path:
+    """A bundle with ONNX Runtime training's artifacts, made from this environment by way of the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_ADAPT_ORT_TRAINING", str(ort_training))
+        source = conv4_source(28, PLANS["sparse"], attended=False)
+        return export_bundle(source, tmp_path_factory.mktemp("plain") / "bundle", ort_training=True)
+
+
+@pytest.fixture(scope="module")
+def truth() -> tuple[list[float], np.ndarray, np.ndarray]:
+    """Losses, logits of the query before and after, by torch in float64."""
+    source = conv4_source(28, PLANS["sparse"], attended=False)
+    adapted = adapt_in_torch(source, source.input.preprocess(IMAGES).astype(np.float64), LABELS)
+    query = torch.from_numpy(source.input.preprocess(QUERY))
+    assert source.module is not None
+    before, after = source.module.double()(query.double()), adapted.module(query.double())
+    return adapted.losses, before.detach().numpy(), after.detach().numpy()
+
+
+@pytest.fixture(scope="module", params=["reference", "onnxruntime", "ort-training"])
+def result(
+    request: pytest.FixtureRequest, trainable: Path, task: Path, ort_training: Path, tmp_path_factory: Any
+) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("result") / "result.npz"
+    python = ort_training if request.param == "ort-training" else sys.executable
+    command = [str(python), str(SCRIPT), str(trainable), str(task), request.param, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(np.load(out))
+
+
+def test_every_engine_gives_torchs_logits_after_all_steps(
+    result: Mapping[str, Any], truth: tuple[list[float], np.ndarray, np.ndarray]
+) -> None:
+    losses, before, after = truth
+    size = np.abs(after).max()
+    assert np.abs(after - before).max() > 100 * TOLERANCE * size  # the steps did something
+    for micro_batch in MICRO_BATCHES:
+        np.testing.assert_allclose(result[f"{micro_batch}|logits"] / size, after / size, atol=TOLERANCE)
+        np.testing.assert_allclose(result[f"{micro_batch}|losses"], losses, rtol=TOLERANCE)
+
+
+def test_25_micro_batches_of_one_are_one_of_25(result: Mapping[str, Any]) -> None:
+    changed = [name.partition("|")[2] for name in result if name.startswith("1|") and "." in name]
+    assert changed
+    for name in changed:
+        whole = result[f"{SAMPLES}|{name}"]
+        for micro_batch in MICRO_BATCHES[:-1]:
+            np.testing.assert_allclose(result[f"{micro_batch}|{name}"], whole, atol=1e-5)
+
+
+def test_only_layers_of_the_plan_change(result: Mapping[str, Any]) -> None:
+    source = conv4_source(28, PLANS["sparse"], attended=False)
+    changed = {name.partition("|")[2].rpartition(".")[0] for name in result if "." in name}
+    assert changed == source.updated_layers
+
+
+def test_no_engine_loads_torch(result: Mapping[str, Any]) -> None:
+    assert not result["torch"]
+
+
+def test_the_onnxruntime_engine_knows_attention(bundle: Path) -> None:
+    models = [Bundle.open(bundle).adapt(IMAGES, LABELS, engine=engine) for engine in FROM_BOTH]
+    expected, found = (model.logits(QUERY) for model in models)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
+    np.testing.assert_allclose(*(model.report["losses"] for model in models), rtol=1e-5)
+
+
+def run(bundle: Path, support: Path, out: Path, *more: str) -> int:
+    words = ["run", str(bundle), "--support", str(support), "-o", str(out), "--engine", "onnxruntime"]
+    return main([*words, *more])
+
+
+@pytest.fixture
+def support(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "support.npz", images=IMAGES, labels=LABELS)
+    return tmp_path / "support.npz"
+
+
+def test_run_reports_no_planned_figures_but_a_measured_peak(
+    bundle: Path, support: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, support, tmp_path / "adapted", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    planned = ("planned_peak_bytes", "static_bytes", "dynamic_bytes", "terms", "macs", "kept")
+    assert [report[name] for name in (*planned, "measured_dynamic_bytes")] == [None] * 7
+    assert report["layers"]
+    assert report["engine"] == "onnxruntime"
+    if sys.platform.startswith("linux"):
+        assert report["measured_peak_bytes"] > 0
+    assert run(bundle, support, tmp_path / "adapted") == 0  # the table for people has the same gaps
+    predicted = ["predict", str(tmp_path / "adapted"), "--bundle", str(bundle), "--input", str(support)]
+    assert main(predicted) == 0
+
+
+def test_verify_proves_the_onnxruntime_engine(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(bundle), "--engine", "onnxruntime", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert len(checks) > 10
+
+
+def test_verify_proves_the_ort_training_engine(trainable: Path, ort_training: Path) -> None:
+    code = "import sys; from edge_adapt.edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [str(ort_training), "-c", code, "verify", str(trainable), "--engine", "ort-training", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(json.loads(done.stdout)["checks"]) > 10
+
+
+def test_an_interrupted_run_continues_to_the_same_bits(bundle: Path, tmp_path: Path) -> None:
+    opened = Bundle.open(bundle)
+    request = opened.request(samples=SAMPLES)
+    np.savez(tmp_path / "support.npz", images=IMAGES, labels=LABELS)
+    whole = opened.run(tmp_path / "support.npz", tmp_path / "whole", request, "onnxruntime")
+
+    def stop(progress: Any) -> None:
+        if progress.step == 1:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "parts"
+    with pytest.raises(AdaptationInterrupted):
+        opened.run(tmp_path / "support.npz", out, request, "onnxruntime", stop)
+    notes: list[str] = []
+    again = opened.run(tmp_path / "support.npz", out, request, "onnxruntime", notify=notes.append)
+    assert any("continuing after step 1 of 3" in note for note in notes)
+    assert again.adapted.tensors.keys() == whole.adapted.tensors.keys()
+    for name, value in whole.adapted.tensors.items():
+        np.testing.assert_array_equal(again.adapted.tensors[name], value)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_one(bundle: Path) -> None:
+    files = Bundle.open(bundle).files
+    huge = Overlay(files.weights, {"alpha": files.weights.copy("alpha") * np.float32(1e25)})
+    plan = search_plan(files.program, huge.mapped("alpha"), SAMPLES, 3)
+    support = from_arrays(IMAGES, LABELS, files.manifest.input)
+    engine = engine_named("onnxruntime", bundle)
+    with pytest.raises(
+        NonFiniteError, match=r"step 2 of 3: .* is not finite; kept the weights after 1"
+    ) as caught:
+        engine.adapt(files.program, plan, huge, support)
+    kept = caught.value.adaptation
+    assert kept.steps_done == len(kept.losses) == 1
+    assert all(np.isfinite(value).all() for value in kept.updated.values())
+
+
+def test_a_budget_is_refused_by_an_engine_that_does_not_plan(
+    bundle: Path, support: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, support, tmp_path / "adapted", "--memory-budget", "8MB") == 2
+    assert (
+        "does not plan its memory and cannot keep a budget; use --engine reference" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_an_engine_whose_package_is_missing_says_what_to_install(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"needs onnxruntime-training-cpu 1.19.2.*\[ort-training\]"):
+        engine_named("ort-training", bundle)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match=r"needs onnxruntime .*pip install .*\[ort\]"):
+        engine_named("onnxruntime", bundle)
+
+
+def test_a_bundle_without_onnx_files_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no training.onnx; export it again"):
+        engine_named("onnxruntime", tmp_path)
