@@ -56,6 +56,12 @@ def load_onnx(
     return with_shapes(file, model, params, None if sample_shape is None else tuple(sample_shape)), params
 
 
+def input_shape(path: str | PathLike[str]) -> tuple[int, ...]:
+    """Shape of one sample that a file takes; raises ExportError as `load_onnx` does."""
+    model, _ = load_onnx(path)
+    return tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
+
+
 def _read(file: Path) -> ModelProto:
     if not file.is_file():
         raise ExportError(

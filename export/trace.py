@@ -31,6 +31,7 @@ def trace(module: nn.Module, sample_shape: tuple[int, ...]) -> ExportedProgram:
     except Exception as error:
         raise ExportError(explain(module, error)) from error
     _check_outputs(module, program)
+    _check_use(module, program)
     _check_state(module, program)
     _check_gradients(module, program)
     return program
@@ -112,6 +113,16 @@ def _check_outputs(module: nn.Module, program: ExportedProgram) -> None:
         raise ExportError(
             f"{type(module).__name__}: it returns {returned}; wrap it in a module that returns one tensor"
         )
+
+
+def _check_use(module: nn.Module, program: ExportedProgram) -> None:
+    reached = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        is_size = isinstance(node.meta.get("val"), (int, torch.SymInt))
+        if not is_size and reached.intersection(part.name for part in node.all_input_nodes):
+            reached.add(node.name)
+    if not reached.intersection(program.graph_signature.user_outputs):
+        raise ExportError(f"{type(module).__name__}: its output does not depend on its input")
 
 
 def _check_state(module: nn.Module, program: ExportedProgram) -> None:
