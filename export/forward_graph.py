@@ -53,8 +53,7 @@ class ForwardGraph:
         self._producers = {name: node for node in nodes for name in node.output}
         self._positions = {name: at for at, node in enumerate(nodes) for name in node.output}
         self._initializers = {tensor.name: tensor for tensor in (*graph.initializer, *tensors)}
-        self._activations = _dependent(nodes, {self.input})
-        self._varying = _dependent(nodes, {self.input, *self.params})
+        self._varying = _varying(nodes, {self.input, *self.params})
         self._activations = _varying([node for node in nodes if node.op_type != "Shape"], {self.input})
 
     def resolve(self, value: str) -> str:
@@ -89,10 +88,6 @@ class ForwardGraph:
     def _of(self, value: str) -> str:
         node = self.producer(value)
         return f"value {value!r}: " if node is None else f"{self.described(node)}: "
-
-    def varies(self, value: str) -> bool:
-        """Whether a value depends on the graph's input."""
-        return value in self._activations
 
     def parameter(self, value: str) -> str | None:
         """Name of the module parameter that a value is, seen through reshapes, transpositions and casts."""
@@ -184,7 +179,7 @@ class ForwardGraph:
         return tuple(self._initializers[name].dims)
 
 
-def _dependent(nodes: list[NodeProto], changing: set[str]) -> set[str]:
+def _varying(nodes: list[NodeProto], changing: set[str]) -> set[str]:
     """Values that depend on the ones given; a cast does not depend on what it makes a value like."""
     found = set(changing)
     for node in nodes:
