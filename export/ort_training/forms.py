@@ -8,6 +8,7 @@ is differentiated only where all three of its outputs are named.
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def average_pool(builder: Builder, op: Op) -> None:
     (channels, *size), (_, *out_size) = builder.shape(x), builder.shape(y)
     kernel, strides, pads = (integers(op, name) for name in ("kernel", "strides", "pads"))
     weights = np.full((channels, 1, *kernel), 1 / prod(kernel), np.float32)
-    attrs = {"kernel_shape": kernel, "strides": strides, "pads": pads, "group": channels}
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "pads": pads, "group": channels}
     if integer(op, "count_include_pad") or not any(pads):
         builder.add("Conv", x, builder.floats(weights), out=y, **attrs)
         return

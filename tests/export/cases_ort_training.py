@@ -8,43 +8,97 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .cases import conv_then, stack
+from .cases import stack
 
 Make = Callable[[], nn.Module]
 IMAGE = (2, 6, 5)
-FEATURES = 6 * 30
 
 
 @dataclass(frozen=True)
 class OrtCase:
-    """A module on samples of a shape, and the operation of the program that it is there for."""
+    """A module on samples of a shape, and the operations of the program that it is there for."""
 
-    kind: str
+    kinds: tuple[str, ...]
     make: Make
     shape: tuple[int, ...] = IMAGE
 
 
-def after_conv(kind: str, middle: Make, features: int = FEATURES) -> OrtCase:
-    """The operation between a convolution, which needs its input's gradient, and the head."""
-    return OrtCase(kind, lambda: conv_then(middle(), features))
+def between(*middles: nn.Module) -> nn.Module:
+    """Modules of 8 values each behind a linear layer of its own, and a head."""
+    parts: dict[str, nn.Module] = {"flat": nn.Flatten()}
+    for index, middle in enumerate(middles):
+        parts |= {f"fc{index}": nn.Linear(8 if index else 60, 8), f"middle{index}": middle}
+    return stack(**parts, head=nn.Linear(8, 3))
 
 
+def convolutions() -> nn.Module:
+    """Strided, grouped, depthwise and dilated ones."""
+    return stack(
+        a=nn.Conv2d(2, 6, 3, padding=1),
+        b=nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        c=nn.Conv2d(6, 8, 3, padding=2, dilation=2, groups=2, bias=False),
+        d=nn.Conv2d(8, 4, 3, 2, 1),
+        flat=nn.Flatten(),
+        head=nn.Linear(4 * 9, 3),
+    )
+
+
+def norms() -> nn.Module:
+    """Of maps and of vectors."""
+    return stack(
+        a=nn.Conv2d(2, 6, 3, padding=1),
+        norm=nn.GroupNorm(3, 6),
+        b=nn.Conv2d(6, 4, 3, padding=1),
+        wide=nn.GroupNorm(2, 4, eps=1e-3),
+        flat=nn.Flatten(),
+        fc=nn.Linear(120, 8),
+        vectors=nn.GroupNorm(2, 8),
+        head=nn.Linear(8, 3),
+    )
+
+
+def piecewise() -> nn.Module:
+    """Activations with kinks; PReLU with a slope for each channel and with one."""
+    return stack(
+        stem=nn.Conv2d(2, 4, 3, padding=1),
+        slopes=nn.PReLU(4),
+        rest=between_maps(
+            nn.ReLU(), nn.LeakyReLU(0.2), nn.ReLU6(), nn.Hardswish(), nn.PReLU(), nn.Hardsigmoid()
+        ),
+    )
+
+
+def between_maps(*middles: nn.Module) -> nn.Module:
+    """`between` behind a map of 4 channels."""
+    return stack(flat=nn.Flatten(), first=nn.Linear(120, 60), chain=between(*middles))
+
+
+def smooth() -> nn.Module:
+    """Activations without kinks."""
+    return between(
+        nn.ELU(0.7), nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Tanh(), nn.Sigmoid(), nn.Softmax(dim=-1)
+    )
+
+
+def pools() -> nn.Module:
+    """Windows apart, and overlapping ones."""
+    return stack(
+        stem=nn.Conv2d(2, 6, 3, padding=1),
+        overlapping=nn.MaxPool2d(3, 1, 1),
+        apart=nn.MaxPool2d(2),
+        flat=nn.Flatten(),
+        head=nn.Linear(36, 3),
+    )
+
+
+PIECEWISE = ("Relu", "LeakyRelu", "Clip", "HardSwish", "HardSigmoid", "PRelu")
+SMOOTH = ("Elu", "Silu", "Gelu", "Tanh", "Sigmoid", "Softmax")
 CASES: dict[str, OrtCase] = {
-    "conv-strided": after_conv("Conv", lambda: nn.Conv2d(6, 4, 3, 2, 1), 4 * 9),
-    "conv-depthwise": after_conv("Conv", lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6)),
-    "conv-dilated": after_conv("Conv", lambda: nn.Conv2d(6, 4, 3, padding=2, dilation=2), 4 * 30),
-    "fc": OrtCase(
-        "Fc", lambda: stack(flat=nn.Flatten(), a=nn.Linear(60, 8), relu=nn.ReLU(), b=nn.Linear(8, 3))
-    ),
-    "group-norm": after_conv("GroupNorm", lambda: nn.GroupNorm(3, 6)),
-    "group-norm-of-vectors": OrtCase(
-        "GroupNorm",
-        lambda: stack(f=nn.Flatten(), a=nn.Linear(60, 8), n=nn.GroupNorm(2, 8), b=nn.Linear(8, 3)),
-    ),
-    "relu": after_conv("Relu", nn.ReLU),
-    "max-pool": after_conv("MaxPool", lambda: nn.MaxPool2d(2), 6 * 6),
-    "max-pool-overlapping": after_conv("MaxPool", lambda: nn.MaxPool2d(3, 2, 1), 6 * 9),
-    "reshape": after_conv("Reshape", nn.Identity),
+    "convolutions": OrtCase(("Conv", "Fc", "Reshape"), convolutions),
+    "norms": OrtCase(("GroupNorm",), norms),
+    "piecewise": OrtCase(PIECEWISE, piecewise),
+    "smooth": OrtCase(SMOOTH, smooth),
+    "pools": OrtCase(("MaxPool",), pools),
 }
 
 

@@ -27,6 +27,7 @@ from edge_adapt.export import export_bundle
 from ..export.conv4 import PLANS, WAYS, adapt_in_torch, blobs, conv4_source
 
 SCRIPT = Path(__file__).with_name("engine_script.py")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SAMPLES, QUERIES = 25, 6
 MICRO_BATCHES = (1, 4, SAMPLES)
 TOLERANCE = 1e-4
@@ -222,3 +223,38 @@ def test_an_engine_whose_package_is_missing_says_what_to_install(
 def test_a_bundle_without_onnx_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no training.onnx; export it again"):
         engine_named("onnxruntime", tmp_path)
+
+
+def example(python: str | Path, name: str, bundle: Path, support: Path, out: Path) -> list[float]:
+    """Run a file of `examples/` and return the losses it prints."""
+    command = [str(python), str(EXAMPLES / name), str(bundle), str(support), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert out.exists()
+    return list(json.loads(done.stdout)["losses"])
+
+
+def test_the_examples_on_numpy_and_stock_onnxruntime_agree(
+    bundle: Path, support: Path, tmp_path: Path
+) -> None:
+    names = ("adapt_on_device.py", "adapt_with_onnxruntime.py")
+    device, stock = (
+        example(sys.executable, name, bundle, support, tmp_path / f"{name}.npz") for name in names
+    )
+    assert len(device) == 4
+    assert device[-1] < device[0]
+    np.testing.assert_allclose(stock, device, rtol=1e-5)
+
+
+def test_the_example_on_onnx_runtime_training_agrees(
+    trainable: Path, support: Path, tmp_path: Path, ort_training: Path
+) -> None:
+    expected = example(sys.executable, "adapt_on_device.py", trainable, support, tmp_path / "adapted")
+    found = example(ort_training, "adapt_with_ort_training.py", trainable, support, tmp_path / "checkpoint")
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_stock_examples_import_nothing_of_edge_adapt() -> None:
+    for name in ("adapt_with_onnxruntime.py", "adapt_with_ort_training.py"):
+        assert "import edge_adapt" not in (EXAMPLES / name).read_text()
+        assert "from edge_adapt" not in (EXAMPLES / name).read_text()
