@@ -34,7 +34,20 @@ PLAIN = frozenset(
             "MatMul",
             "MaxPool",
         ),
-        *("Mean", "Mul", "Pad", "Relu", "Reshape", "Scale", "Sigmoid", "Silu", "Slice", "Softmax", "Sub"),
+        *(
+            "Mean",
+            "Mul",
+            "Pad",
+            "Relu",
+            "Reshape",
+            "Resize",
+            "Scale",
+            "Sigmoid",
+            "Silu",
+            "Slice",
+            "Softmax",
+            "Sub",
+        ),
         *("Tanh", "Transpose"),
     }
 )

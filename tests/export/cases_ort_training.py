@@ -80,25 +80,60 @@ def smooth() -> nn.Module:
     )
 
 
-def pools() -> nn.Module:
-    """Windows apart, and overlapping ones."""
-    return stack(
-        stem=nn.Conv2d(2, 6, 3, padding=1),
-        overlapping=nn.MaxPool2d(3, 1, 1),
-        apart=nn.MaxPool2d(2),
-        flat=nn.Flatten(),
-        head=nn.Linear(36, 3),
-    )
+class Maps(nn.Module):
+    """Pools, resizing, padding, and channels weighed by their means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.windows = nn.Sequential(
+            nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.AvgPool2d(2, 1, 1)
+        )
+        self.affine = nn.BatchNorm2d(6).eval()
+        self.squeeze = nn.Conv2d(6, 6, 1)
+        self.head = nn.Linear(12 * 4 * 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.windows(self.affine(self.stem(x)))
+        x = x * torch.sigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
+        x = nn.functional.interpolate(nn.functional.pad(x, (1, 0, 0, 1)), size=(9, 6), mode="bilinear")
+        x = nn.functional.max_pool2d(x - nn.functional.interpolate(x[:, :, :3, :2], size=(9, 6)), 2)
+        return self.head(torch.flatten(torch.cat([x, 0.5 - x], 1), 1))
+
+
+class Tokens(nn.Module):
+    """One block of a vision transformer: class token, positions, attention by matrix products, LayerNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(10, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(1, 7, 8))
+        self.norm = nn.LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.project = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x.transpose(1, 2).reshape(-1, 6, 10))
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        q, k, v = (part.reshape(-1, 7, 2, 4).transpose(1, 2) for part in self.qkv(self.norm(x)).chunk(3, -1))
+        weights = torch.softmax(q @ k.transpose(-2, -1) / 2, -1)
+        x = x + self.project((weights @ v).transpose(1, 2).reshape(-1, 7, 8))
+        return self.head(x[:, 0])
 
 
 PIECEWISE = ("Relu", "LeakyRelu", "Clip", "HardSwish", "HardSigmoid", "PRelu")
 SMOOTH = ("Elu", "Silu", "Gelu", "Tanh", "Sigmoid", "Softmax")
+MAPS = ("MaxPool", "AveragePool", "Mean", "Mul", "Pad", "Resize", "Sub", "Concat", "Slice", "Scale")
+TOKENS = ("LayerNorm", "MatMul", "Transpose", "Expand", "Affine", "Add")
 CASES: dict[str, OrtCase] = {
     "convolutions": OrtCase(("Conv", "Fc", "Reshape"), convolutions),
     "norms": OrtCase(("GroupNorm",), norms),
     "piecewise": OrtCase(PIECEWISE, piecewise),
     "smooth": OrtCase(SMOOTH, smooth),
-    "pools": OrtCase(("MaxPool",), pools),
+    "maps": OrtCase(MAPS, Maps),
+    "tokens": OrtCase(TOKENS, Tokens),
 }
 
 
