@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, UsageError
+from ..losses import answer_tensors
 from ..lower.table import Step
 from ..plan.plan import Plan
 from ..program import Program
 from .base import NO_HOOKS, Adaptation, Array, Hooks, Samples, Support, Weights
-from .given import answer_tensors, class_mask
+from .given import class_mask
 from .loop import check_support, run_steps
 from .sessions import Feeds, check_uncut, filled, session_options, step_sizes
 
