@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ..edge.program import BATCH
 from .errors import ExportError
+from .onnx_cuts import without_sequences
 
 _SIZES = (2, 3)
 _LARGEST = 4096
@@ -41,7 +42,7 @@ def with_shapes(
             on values.
     """
     sample = _sample_shape(file, model, sample_shape)
-    free = _with_free_batch(model)
+    free = _with_free_batch(without_sequences(model))
     (small, small_known), (large, large_known) = (
         _infer(file, free, params, (size, *sample)) for size in _SIZES
     )
