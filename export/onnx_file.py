@@ -14,6 +14,7 @@ from onnx.defs import SchemaError, get_schema
 from onnx.inliner import inline_local_functions
 
 from .errors import ExportError
+from .onnx_layer_norm import fuse_layer_norms
 from .onnx_parameters import parameters
 from .onnx_shapes import with_shapes
 
@@ -54,7 +55,9 @@ def load_onnx(
     _check_ends(file, model)
     model = _to_opset(file, model)
     params = parameters(model)
-    return with_shapes(file, model, params, None if sample_shape is None else tuple(sample_shape)), params
+    model = with_shapes(file, model, params, None if sample_shape is None else tuple(sample_shape))
+    fuse_layer_norms(model)
+    return model, params
 
 
 def input_shape(path: str | PathLike[str]) -> tuple[int, ...]:

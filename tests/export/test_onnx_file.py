@@ -142,6 +142,9 @@ def test_files_of_torchs_older_exporter_are_brought_to_opset_18(opset, fixed, tm
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     assert {"conv.weight", "batch.weight", "head.bias", "position"} <= params
     assert not {"batch.running_mean", "batch.running_var"} & params
+    assert [node.input[1:] for node in model.graph.node if node.op_type == "LayerNormalization"] == [
+        ["layer.weight", "layer.bias"]
+    ]
     if not fixed:
         check_equal(path, model, (3, 4, 4))
 
@@ -194,6 +197,52 @@ def test_newer_opsets_are_read_where_nothing_changed_but_types(tmp_path):
     model, _ = load_onnx(path)
     assert shapes_of(model)["out"] == ["N", 4, 6, 6]
     check_equal(path, model, (3, 6, 6))
+
+
+LAYER_NORM = """
+    m = ReduceMean <keepdims = 1> (x, axes)
+    d = Sub (x, m)
+    {square}
+    v = ReduceMean <keepdims = {keepdims}> (q, {axes})
+    t = Add ({eps}, v)
+    r = Sqrt (t)
+    n = Div (d, r)
+    {end}
+"""
+SPELLINGS = {
+    "no-affine": ({}, 1),
+    "square-as-product": ({"square": "q = Mul (d, d)"}, 1),
+    "own-difference": ({"square": "e = Sub (x, m) q = Pow (e, two)"}, 1),
+    "scale-only": ({"end": "out = Mul (w, n)"}, 1),
+    "scale-and-bias": ({"end": "s = Mul (n, w) out = Add (b, s)"}, 1),
+    "scale-read-twice": ({"end": "s = Mul (n, w) a = Add (s, b) out = Add (s, a)"}, 1),
+    "cube": ({"square": "q = Pow (d, three)"}, 0),
+    "other-product": ({"square": "q = Mul (d, x)"}, 0),
+    "other-axes": ({"axes": "middle"}, 0),
+    "changing-epsilon": ({"eps": "m"}, 0),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_layer_norm_in_pieces_becomes_one_node_and_nothing_else_does(name, tmp_path):
+    parts, count = SPELLINGS[name]
+    spelled = {
+        "square": "q = Pow (d, two)",
+        "axes": "axes",
+        "eps": "eps",
+        "end": "out = Relu (n)",
+        "keepdims": 1,
+    }
+    numbers = {
+        "axes": np.array([-2, -1]), "middle": np.array([-1, 1]), "two": np.float32(2), "three": np.float32(3),
+        "eps": np.float32(0.1),
+    }  # fmt: skip
+    body = LAYER_NORM.format(**{**spelled, **parts})
+    path = written(tmp_path / "m.onnx", body, "6x6 w", "6x6 b", **numbers)
+    model, _ = load_onnx(path)
+    assert [node.op_type for node in model.graph.node].count("LayerNormalization") == count
+    if name not in ("cube", "other-product", "changing-epsilon"):
+        check_equal(path, model, (3, 6, 6))
 
 
 def text_file(path) -> None:

@@ -227,7 +227,7 @@ MODULES = {
     "through-numpy": (Net(ThroughNumpy()), rf"{MIDDLE}.*: it leaves torch for numpy"),
     "fixed-batch": (Net(FixedBatch()), r"^Net: it works for one batch size only; write x.shape\[0\]"),
     "mixed-batch": (
-        Net(MixedBatch()), r"of module 'middle'.* \(3N, 4\), not fixed but for the batch N; keep the batch as the"),
+        Net(MixedBatch()), rf"of module 'middle'{LINE}.*: it merges the batch axis with another or moves it; keep"),
     "over-the-batch": (Net(OverTheBatch()), r"\((ReduceMean|Sub)\) of module 'middle'.*batch"),
     "recurrent": (Net(Recurrent()), r"\(\w+\) of module 'middle.cell'.*recurrent layers are not supported; use 1-D"),
     "attention-mask": (
