@@ -11,6 +11,7 @@ from torch import nn
 from .cases import stack
 
 Make = Callable[[], nn.Module]
+Given = dict[str, torch.Tensor]
 IMAGE = (2, 6, 5)
 
 
@@ -139,31 +140,68 @@ CASES: dict[str, OrtCase] = {
 
 @dataclass(frozen=True)
 class LossCase:
-    """A loss by its name in manifests, and what torch computes, summed over the samples."""
+    """A loss by its name in manifests: what it reads, and what torch computes, summed over the samples.
+
+    `learned`: parameters of the module that only the loss reads.
+    """
 
     name: str
-    kind: str
     inputs: tuple[str, ...]
-    total: Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
+    total: Callable[[torch.Tensor, Given], torch.Tensor]
     label_smoothing: float = 0.0
+    learned: tuple[str, ...] = ()
 
 
-def cross_entropy(smoothing: float) -> Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]:
-    """Over the first two of three classes."""
+def cross_entropy(smoothing: float) -> Callable[[torch.Tensor, Given], torch.Tensor]:
+    """Over the classes in use."""
 
-    def total(logits: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    def total(logits: torch.Tensor, given: Given) -> torch.Tensor:
         used = logits[:, given["class_mask"] > 0]
         return nn.functional.cross_entropy(used, given["labels"], reduction="sum", label_smoothing=smoothing)
 
     return total
 
 
-def squared_error(outputs: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
+def squared_error(outputs: torch.Tensor, given: Given) -> torch.Tensor:
     return (outputs - given["targets"]).square().mean(dim=1).sum()
 
 
-LOSSES: dict[str, LossCase] = {
-    "softmax-cross-entropy": LossCase(
-        "softmax-cross-entropy", "SoftmaxCrossEntropy", ("labels", "class_mask"), cross_entropy(0.0)
+def categorical(logits: torch.Tensor, given: Given) -> torch.Tensor:
+    policy = torch.distributions.Categorical(logits=logits)
+    return -(policy.log_prob(given["actions"]) * given["advantages"]).mean(dim=1).sum()
+
+
+def gaussian(mean: torch.Tensor, given: Given) -> torch.Tensor:
+    policy = torch.distributions.Normal(mean, given["log_std"].exp())
+    return -(policy.log_prob(given["actions"]).sum(-1) * given["advantages"]).mean(dim=1).sum()
+
+
+class Policy(nn.Module):
+    """Outputs for every one of five time steps; log_std is read by the Gaussian loss only."""
+
+    def __init__(self, *, continuous: bool) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 8)
+        self.head = nn.Linear(8, 3)
+        if continuous:
+            self.log_std = nn.Parameter(torch.tensor([0.1, -0.2, 0.3]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.body(x)))
+
+
+EPISODE = (5, 6)
+PLAIN_LOSS = LossCase("softmax-cross-entropy", ("labels", "class_mask"), cross_entropy(0.0))
+SMOOTHED = LossCase("softmax-cross-entropy", ("labels", "class_mask"), cross_entropy(0.2), 0.2)
+LOSSES: dict[str, tuple[OrtCase, LossCase]] = {
+    "label-smoothing": (CASES["convolutions"], SMOOTHED),
+    "squared-error": (CASES["convolutions"], LossCase("mean-squared-error", ("targets",), squared_error)),
+    "categorical": (
+        OrtCase(("CategoricalPolicyGradient",), lambda: Policy(continuous=False), EPISODE),
+        LossCase("categorical-policy-gradient", ("actions", "advantages"), categorical),
+    ),
+    "gaussian": (
+        OrtCase(("GaussianPolicyGradient",), lambda: Policy(continuous=True), EPISODE),
+        LossCase("gaussian-policy-gradient", ("actions", "advantages"), gaussian, learned=("log_std",)),
     ),
 }

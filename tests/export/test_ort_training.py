@@ -21,19 +21,17 @@ from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.capture import capture
 from edge_adapt.export.ort_training import PYTHON_VARIABLE, generate, write_artifacts
 from edge_adapt.export.ort_training.artifacts import write_request
-from edge_adapt.export.ort_training.forward import PLAIN, SPECIAL, forward_model
+from edge_adapt.export.ort_training.forms import FORMS
+from edge_adapt.export.ort_training.forward import PLAIN, forward_model
 from edge_adapt.export.source import Source
 from torch import nn
 
 from .cases import case
-from .cases_ort_training import CASES, LOSSES, LossCase
+from .cases_ort_training import CASES, LOSSES, PLAIN_LOSS, LossCase
 
 SCRIPT = Path(__file__).with_name("ort_training_script.py")
 SAMPLES = 4
-RUNS = {
-    **{name: (case, LOSSES["softmax-cross-entropy"]) for name, case in CASES.items()},
-    **{f"loss-{name}": (CASES["convolutions"], loss) for name, loss in LOSSES.items()},
-}
+RUNS = {**{name: (case, PLAIN_LOSS) for name, case in CASES.items()}, **LOSSES}
 
 
 @dataclass(frozen=True)
@@ -54,21 +52,27 @@ def request(name: str) -> Request:
         torch.manual_seed(3)
         module = chosen.make().double()
     network = capture(module, chosen.shape)
-    layers = tuple(layer.name for layer in network.program.layers)
-    alpha = np.ones((1, len(layers)), np.float32)
-    spec, more = ArraySpec(chosen.shape), {"loss": loss.name, "label_smoothing": loss.label_smoothing}
-    program = adaptation(Source("case", None, spec, layers, alpha, network=network, **more))
+    names = (*(layer.name for layer in network.program.layers), *loss.learned)
+    source = Source(
+        *("case", module, ArraySpec(chosen.shape), names, np.ones((1, len(names)), np.float32)),
+        network=network,
+        loss=loss.name,
+        label_smoothing=loss.label_smoothing,
+    )
+    program = adaptation(source)
     rng = np.random.default_rng(0)
-    outputs = program.tensors[program.outputs["logits"]].concrete(SAMPLES)
-    inputs = {
-        "images": rng.normal(size=(SAMPLES, *chosen.shape)),
-        "labels": rng.integers(0, 2, SAMPLES),
-        "class_mask": np.array([1, 1, 0]),
-        "targets": rng.normal(size=outputs),
-        "actions": rng.normal(size=outputs),
-        "advantages": rng.normal(size=SAMPLES),
-    }
-    return Request(module, program, network.values, inputs, loss)
+    inputs = {"images": rng.normal(size=(SAMPLES, *chosen.shape)), "class_mask": np.array([1, 1, 0])}
+    for part in set(loss.inputs) - {"class_mask"}:
+        tensor = program.tensors[program.inputs[part]]
+        shape = tensor.concrete(SAMPLES)
+        inputs[part] = rng.integers(0, 2, shape) if tensor.dtype == "int64" else rng.normal(size=shape)
+    return Request(module, program, source.captured.values, inputs, loss)
+
+
+def feeds(made: Request) -> dict[str, np.ndarray]:
+    """The inputs in the program's types."""
+    parts = ("images", *made.loss.inputs)
+    return {part: made.inputs[part].astype(made.program.tensors[part].dtype) for part in parts}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +85,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, ort_training: Path) -> Pat
         layers = [layer.name for layer in made.program.layers]
         write_request(made.program, made.values, frozenset(layers), folder)
         scale = {generate.STEP_SCALE: np.ones(len(layers), np.float32)}
-        given = {part: made.inputs[part] for part in ("images", *made.loss.inputs)}
-        types = {"labels": np.int64}
-        np.savez(
-            folder / "task.npz",
-            **{part: value.astype(types.get(part, np.float32)) for part, value in given.items()},
-            **scale,
-        )
+        np.savez(folder / "task.npz", **feeds(made), **scale)
     command = [str(ort_training), str(SCRIPT), generate.__file__, str(home)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -102,8 +100,8 @@ def test_the_summed_gradients_are_torchs(name: str, results: Path) -> None:
     made = request(name)
     given = {part: torch.from_numpy(made.inputs[part]) for part in ("images", *made.loss.inputs)}
     outputs = made.module(given["images"])
-    loss = made.loss.total(outputs, given)
     params = dict(made.module.named_parameters())
+    loss = made.loss.total(outputs, {**given, **params})
     gradients = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
     np.testing.assert_allclose(found["logits"], outputs.detach(), atol=2e-6, rtol=1e-5)
     np.testing.assert_allclose(found["loss"], loss.item(), rtol=1e-5)
@@ -125,7 +123,7 @@ def test_every_operation_that_is_let_through_is_compared_with_torch_here() -> No
     made = [request(name).program for name in RUNS]
     seen = {op.kind for program in made for op in program.ops(("forward", "loss"))}
     assert {kind for each in CASES.values() for kind in each.kinds} <= seen
-    assert PLAIN | set(SPECIAL) == seen
+    assert PLAIN | set(FORMS) == seen
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -133,9 +131,7 @@ def test_the_form_for_training_computes_the_same_forward_pass(name: str) -> None
     made = request(name)
     model = forward_model(made.program, made.values)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {"images": made.inputs["images"].astype(np.float32), "labels": made.inputs["labels"]}
-    feeds["class_mask"] = made.inputs["class_mask"].astype(np.float32)
-    (logits,) = session.run(["logits"], feeds)
+    (logits,) = session.run(["logits"], feeds(made))
     expected = made.module(torch.from_numpy(made.inputs["images"])).detach()
     np.testing.assert_allclose(logits, expected, atol=2e-6, rtol=1e-5)
 
