@@ -25,15 +25,27 @@ def _conv_weight_grad_sparse(inputs: Sequence[Shape], outputs: Sequence[Shape]) 
 
 
 def _fc(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
-    return math.prod(inputs[1])
+    return math.prod(outputs[0]) * inputs[1][1]
+
+
+def _fc_input_grad(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    return math.prod(inputs[0]) * inputs[1][1]
 
 
 def _fc_weight_grad(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    return math.prod(inputs[1]) * outputs[0][1]
+
+
+def _fc_weight_grad_sparse(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return math.prod(outputs[0])
 
 
 def _norm(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return math.prod(inputs[0])
+
+
+def _affine(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    return math.prod(inputs[0]) if inputs[1] else 0
 
 
 def _attention(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
@@ -46,11 +58,15 @@ _MACS: dict[str, Callable[[Sequence[Shape], Sequence[Shape]], int]] = {
     "ConvWeightGrad": _conv_weight_grad,
     "ConvWeightGradSparse": _conv_weight_grad_sparse,
     "Fc": _fc,
-    "FcInputGrad": _fc,
+    "FcInputGrad": _fc_input_grad,
     "FcWeightGrad": _fc_weight_grad,
-    "FcWeightGradSparse": _fc_weight_grad,
+    "FcWeightGradSparse": _fc_weight_grad_sparse,
     "GroupNorm": _norm,
     "GroupNormInputGrad": _norm,
+    "LayerNorm": _norm,
+    "LayerNormInputGrad": _norm,
+    "Affine": _affine,
+    "AffineInputGrad": _norm,
     "ScaleGrad": _norm,
     "ScaleGradSparse": _norm,
     "ChannelAttention": _attention,
