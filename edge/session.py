@@ -31,13 +31,13 @@ from .run import (
     Outcome,
     Request,
     adapt,
-    answer,
     check_budgets,
     check_plan,
     make_plan,
     rehearse,
     stream_support,
 )
+from .score import answer
 from .units import parse_bytes
 
 Size = str | int
