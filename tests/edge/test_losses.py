@@ -1,11 +1,10 @@
-"""The losses besides cross-entropy: their value, and what adapting with them does, against PyTorch in float64."""
+"""What surrounds a loss: what a support set brings, what manifests may say, what plans count."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,86 +12,9 @@ from edge_adapt.edge import Bundle, BundleError
 from edge_adapt.edge.bundle.manifest import LAYER_KINDS
 from edge_adapt.edge.inputs.kinds import KINDS
 from edge_adapt.edge.losses import LOSSES
-from edge_adapt.edge.plan import search_plan
-from numpy.typing import NDArray
 
-from .bundles import rewrite_manifest
-from .dense import STEPS, TASKS, Task, answers, dense_program, dense_weights, samples, write_dense_bundle
-
-torch = pytest.importorskip("torch")
-Arrays = Mapping[str, NDArray[Any]]
-
-
-def torch_loss(task: Task, outputs: Any, given: Arrays, log_std: Any) -> Any:
-    """Mean loss by PyTorch's own functions and distributions."""
-    values = {name: torch.from_numpy(array) for name, array in given.items()}
-    if task.loss == "softmax-cross-entropy":
-        return torch.nn.functional.cross_entropy(outputs, values["labels"])
-    if task.loss == "mean-squared-error":
-        return torch.nn.functional.mse_loss(outputs, values["targets"].double())
-    if task.loss == "categorical-policy-gradient":
-        density = torch.distributions.Categorical(logits=outputs).log_prob(values["actions"])
-    else:
-        policy = torch.distributions.Normal(outputs, log_std.exp().expand_as(outputs))
-        density = policy.log_prob(values["actions"].double()).sum(-1)
-    return -(values["advantages"].double() * density).mean()
-
-
-def torch_outputs(task: Task, tensors: Mapping[str, Any], x: Any) -> Any:
-    hidden = (x.flatten(1) @ tensors["fc1.weight"].T + tensors["fc1.bias"]).relu()
-    return (hidden @ tensors["fc2.weight"].T + tensors["fc2.bias"]).reshape(-1, *task.outputs)
-
-
-def torch_adapted(task: Task, weights: Arrays, x: Any, given: Arrays) -> tuple[dict[str, Any], list[float]]:
-    """Plain SGD; returns the parameters after the last step and the loss before every step and after them."""
-    tensors = {n: torch.from_numpy(v).double().requires_grad_() for n, v in weights.items() if n != "alpha"}
-    losses = []
-    for step in range(STEPS + 1):
-        loss = torch_loss(task, torch_outputs(task, tensors, x), given, tensors.get("policy.log_std"))
-        losses.append(loss.item())
-        if step < STEPS:
-            gradients = torch.autograd.grad(loss, list(tensors.values()))
-            alpha = float(weights["alpha"][0, 0])
-            tensors = {
-                name: (tensor - alpha * gradient).detach().requires_grad_()
-                for (name, tensor), gradient in zip(tensors.items(), gradients, strict=True)
-            }
-    return tensors, losses
-
-
-def network_input(task: Task, values: NDArray[np.float32]) -> Any:
-    """(value - mean) / std along the first axis of a sample, in float64."""
-    shape = (1, -1, *[1] * (len(task.spec.shape) - 1))
-    mean, std = (torch.tensor(n, dtype=torch.float64).reshape(shape) for n in (task.spec.mean, task.spec.std))
-    return (torch.from_numpy(values).double() - mean) / std
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_reported_loss_is_that_of_pytorch(name: str) -> None:
-    task, loss = TASKS[name], LOSSES[TASKS[name].loss]
-    outputs = np.random.default_rng(3).normal(size=(10, *task.outputs))
-    log_std = np.linspace(-1, 0.5, task.outputs[-1]).astype(np.float32)
-    given = answers(task)
-    expected = torch_loss(task, torch.from_numpy(outputs), given, torch.from_numpy(log_std).double())
-    assert loss.mean(outputs, {**given, "log_std": log_std}) == pytest.approx(expected.item(), rel=1e-12)
-
-
-@pytest.mark.parametrize("micro_batch", [1, 3, 10])
-@pytest.mark.parametrize("name", TASKS)
-def test_adapting_equals_gradient_descent_in_pytorch(tmp_path: Path, name: str, micro_batch: int) -> None:
-    task, values = TASKS[name], samples(TASKS[name])
-    given, weights = answers(task), dense_weights(task)
-    bundle = Bundle.open(write_dense_bundle(tmp_path / "bundle", task))
-    plan = search_plan(bundle.files.program, weights["alpha"], 10, STEPS, micro_batch=micro_batch)
-    model = bundle.adapt(values, plan=plan, **given)
-    x = network_input(task, values)
-    expected, losses = torch_adapted(task, weights, x, given)
-    assert set(model.adapted.tensors) == set(expected)
-    for param, tensor in expected.items():
-        np.testing.assert_allclose(model.adapted.tensors[param], tensor.detach().numpy(), rtol=0, atol=2e-6)
-    assert [*model.report["losses"], model.report["loss"]] == pytest.approx(losses, rel=1e-6, abs=2e-6)
-    outputs = torch_outputs(task, expected, x).detach().numpy()
-    np.testing.assert_allclose(model.logits(values), outputs, rtol=0, atol=5e-6)
+from .bundles import rewrite_manifest, write_files
+from .dense import STEPS, TASKS, answers, dense_program, dense_weights, samples, write_dense_bundle
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -147,3 +69,21 @@ def test_the_format_description_names_every_loss_layer_kind_and_input_kind() -> 
         assert row.endswith(f"| {loss.operation} |")
     assert all(f'"{kind}"' in text for kind in LAYER_KINDS)
     assert all(f"\n| `{kind}` |" in text for kind in KINDS)
+
+
+def test_label_smoothing_is_trained_with_but_not_reported(tmp_path: Path) -> None:
+    task, share = TASKS["classes"], 0.2
+    program = dense_program(task)
+    (loss,) = program.sections["loss"]
+    smoothed = replace(loss, attrs={"label_smoothing": share})
+    program = replace(program, sections={**program.sections, "loss": (smoothed,)})
+    fields = {"name": "smooth", "loss": task.loss, "input": task.spec.to_json()}
+    bundle = Bundle.open(write_files(tmp_path / "bundle", program, dense_weights(task), {}, fields))
+    values, labels = samples(task), answers(task)["labels"]
+    before = np.log(bundle.predict(values))
+    model = bundle.adapt(values, labels)
+    each, plain = -before.mean(axis=1), -before[np.arange(len(labels)), labels]
+    assert model.report["losses"][0] == pytest.approx(((1 - share) * plain + share * each).mean(), abs=1e-5)
+    after = np.log(model.predict(values))
+    assert model.report["loss"] == pytest.approx(-after[np.arange(len(labels)), labels].mean(), rel=1e-12)
+    assert len(model.report["losses"]) == STEPS
