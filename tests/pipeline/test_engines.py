@@ -19,10 +19,11 @@ import torch
 from edge_adapt.edge import Bundle, BundleError, UsageError
 from edge_adapt.edge.bundle import Overlay
 from edge_adapt.edge.cli import main
-from edge_adapt.edge.engines import AdaptationInterrupted, NonFiniteError, engine_named
+from edge_adapt.edge.engines import NonFiniteError, engine_named
 from edge_adapt.edge.inputs import from_arrays
 from edge_adapt.edge.plan import search_plan
 from edge_adapt.export import export_bundle
+from torch import nn
 
 from ..export.conv4 import PLANS, WAYS, adapt_in_torch, blobs, conv4_source
 
@@ -31,7 +32,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SAMPLES, QUERIES = 25, 6
 MICRO_BATCHES = (1, 4, SAMPLES)
 TOLERANCE = 1e-4
-FROM_BOTH = ("reference", "onnxruntime")
+ENGINES = ("reference", "onnxruntime", "ort-training")
 
 
 def grey(count: int, seed: int) -> np.ndarray:
@@ -45,13 +46,6 @@ IMAGES, LABELS, QUERY = grey(SAMPLES, 3), np.arange(SAMPLES) % WAYS, grey(QUERIE
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(conv4_source(28, PLANS["sparse"]), tmp_path_factory.mktemp("attended") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("task") / "task.npz"
-    np.savez(path, images=IMAGES, labels=LABELS, query=QUERY, micro_batches=MICRO_BATCHES)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +68,30 @@ def truth() -> tuple[list[float], np.ndarray, np.ndarray]:
     return adapted.losses, before.detach().numpy(), after.detach().numpy()
 
 
-@pytest.fixture(scope="module", params=["reference", "onnxruntime", "ort-training"])
-def result(
-    request: pytest.FixtureRequest, trainable: Path, task: Path, ort_training: Path, tmp_path_factory: Any
-) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("result") / "result.npz"
-    python = ort_training if request.param == "ort-training" else sys.executable
-    command = [str(python), str(SCRIPT), str(trainable), str(task), request.param, str(out)]
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with support.npz and query.npy."""
+    path = tmp_path_factory.mktemp("task")
+    np.savez(path / "support.npz", images=IMAGES, labels=LABELS)
+    np.save(path / "query.npy", QUERY)
+    return path
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def result(request: pytest.FixtureRequest, trainable: Path, home: Path, ort_training: Path) -> dict[str, Any]:
+    python = ort_training if request.param == "ort-training" else Path(sys.executable)
+    return adapted(python, trainable, request.param, home)
+
+
+def adapted(python: Path, bundle: Path, engine: str, home: Path) -> dict[str, Any]:
+    """Run engine_script.py on the support set and query in `home`."""
+    out = home / f"{bundle.parent.name}-{engine}"
+    out.mkdir()
+    inputs = [str(path) for path in (bundle, home / "support.npz", home / "query.npy")]
+    command = [str(python), str(SCRIPT), *inputs, engine, str(out), ",".join(map(str, MICRO_BATCHES))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return dict(np.load(out))
+    return dict(np.load(out / "result.npz"))
 
 
 def test_every_engine_gives_torchs_logits_after_all_steps(
@@ -116,8 +124,47 @@ def test_no_engine_loads_torch(result: Mapping[str, Any]) -> None:
     assert not result["torch"]
 
 
+def test_an_interrupted_run_continues_to_the_same_bits(result: Mapping[str, Any]) -> None:
+    assert result["resumed"]
+
+
+def test_regression_on_arrays_is_the_same_in_every_engine(tmp_path: Path, ort_training: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 2))
+        x, targets, query = torch.randn(SAMPLES, 6), torch.randn(SAMPLES, 2), torch.randn(QUERIES, 6)
+    table = np.array([[0.1, 0.0], [0.05, 0.2], [0.0, 0.1]], np.float32)
+    options = {"step_size": table, "loss": "mean-squared-error", "ort_training": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_ADAPT_ORT_TRAINING", str(ort_training))
+        bundle = export_bundle(module, tmp_path / "made" / "bundle", example_input=x, **options)
+    np.savez(tmp_path / "support.npz", images=x.numpy(), targets=targets.numpy())
+    np.save(tmp_path / "query.npy", query.numpy())
+    expected = regression_in_torch(module, table, x, targets, query)
+    for engine in ENGINES:
+        python = ort_training if engine == "ort-training" else Path(sys.executable)
+        found = adapted(python, bundle, engine, tmp_path)
+        assert found["resumed"]
+        for micro_batch in MICRO_BATCHES:
+            np.testing.assert_allclose(found[f"{micro_batch}|logits"], expected, atol=TOLERANCE)
+
+
+def regression_in_torch(
+    module: nn.Sequential, table: np.ndarray, x: torch.Tensor, targets: torch.Tensor, query: torch.Tensor
+) -> np.ndarray:
+    """The query's outputs after one gradient step per row of the table, float64."""
+    module = module.double()
+    for row in table:
+        params = list(module.parameters())
+        loss = nn.functional.mse_loss(module(x.double()), targets.double())
+        gradients = torch.autograd.grad(loss, params)
+        for size, param, gradient in zip(np.repeat(row, 2), params, gradients, strict=True):
+            param.data -= float(size) * gradient
+    return module(query.double()).detach().numpy()
+
+
 def test_the_onnxruntime_engine_knows_attention(bundle: Path) -> None:
-    models = [Bundle.open(bundle).adapt(IMAGES, LABELS, engine=engine) for engine in FROM_BOTH]
+    models = [Bundle.open(bundle).adapt(IMAGES, LABELS, engine=engine) for engine in ENGINES[:2]]
     expected, found = (model.logits(QUERY) for model in models)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
     np.testing.assert_allclose(*(model.report["losses"] for model in models), rtol=1e-5)
@@ -162,27 +209,6 @@ def test_verify_proves_the_ort_training_engine(trainable: Path, ort_training: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(json.loads(done.stdout)["checks"]) > 10
-
-
-def test_an_interrupted_run_continues_to_the_same_bits(bundle: Path, tmp_path: Path) -> None:
-    opened = Bundle.open(bundle)
-    request = opened.request(samples=SAMPLES)
-    np.savez(tmp_path / "support.npz", images=IMAGES, labels=LABELS)
-    whole = opened.run(tmp_path / "support.npz", tmp_path / "whole", request, "onnxruntime")
-
-    def stop(progress: Any) -> None:
-        if progress.step == 1:
-            raise KeyboardInterrupt
-
-    out = tmp_path / "parts"
-    with pytest.raises(AdaptationInterrupted):
-        opened.run(tmp_path / "support.npz", out, request, "onnxruntime", stop)
-    notes: list[str] = []
-    again = opened.run(tmp_path / "support.npz", out, request, "onnxruntime", notify=notes.append)
-    assert any("continuing after step 1 of 3" in note for note in notes)
-    assert again.adapted.tensors.keys() == whole.adapted.tensors.keys()
-    for name, value in whole.adapted.tensors.items():
-        np.testing.assert_array_equal(again.adapted.tensors[name], value)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_one(bundle: Path) -> None:
