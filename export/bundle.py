@@ -95,7 +95,7 @@ def _manifest(source: Source, program: Program, files: dict[str, str]) -> Manife
         name=source.name,
         loss=source.loss,
         input=source.input,
-        classes=source.captured.output_shape[0],
+        classes=source.captured.output_shape[-1],
         steps=program.steps,
         samples=source.samples,
         layers=layer_table(source, program),

@@ -16,7 +16,10 @@ from .ops import RULES, Match, Param, Rule
 from .suggestions import SUGGESTIONS, suggestion
 
 INPUT = "images"
-_RESERVED = ("labels", "sample_weight", "class_mask", "loss", "logits", "alpha", "step")
+_RESERVED = (
+    *("labels", "targets", "actions", "advantages", "sample_weight", "class_mask"),
+    *("loss", "logits", "alpha", "step"),
+)
 Found = tuple[NodeProto, Rule, Match]
 
 
