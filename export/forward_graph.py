@@ -53,7 +53,10 @@ class ForwardGraph:
         self._producers = {name: node for node in nodes for name in node.output}
         self._positions = {name: at for at, node in enumerate(nodes) for name in node.output}
         self._initializers = {tensor.name: tensor for tensor in (*graph.initializer, *tensors)}
-        self._varying = _varying(nodes, {self.input, *self.params})
+        moving = [
+            node for node in nodes if node.op_type != "Shape" or node.input[0] not in self._initializers
+        ]
+        self._varying = _varying(moving, {self.input, *self.params})
         self._activations = _varying([node for node in nodes if node.op_type != "Shape"], {self.input})
 
     def resolve(self, value: str) -> str:

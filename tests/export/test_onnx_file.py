@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from edge_adapt.export import ExportError
+from edge_adapt.export import ExportError, export_bundle
 from edge_adapt.export.onnx_file import load_onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
@@ -155,6 +155,21 @@ def test_files_of_the_new_exporter_with_external_weights_are_read(opset, tmp_pat
     model, params = load_onnx(path)
     assert {"conv.weight", "batch.weight", "layer.bias", "head.bias", "position"} <= params
     check_equal(path, model, (3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("dynamo", "opset", "fixed"), [(False, 11, True), (False, 17, False), (True, 21, False)]
+)
+def test_the_bundle_of_a_file_predicts_what_the_file_does(dynamo, opset, fixed, tmp_path):
+    path = by_torch(tmp_path / "m.onnx", dynamo=dynamo, opset=opset, fixed=fixed)
+    bundle = export_bundle(path, tmp_path / "bundle")
+    x = np.random.default_rng(1).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    sessions = [
+        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for file in (path, bundle / "eval.onnx")
+    ]
+    expected, found = (session.run(None, {session.get_inputs()[0].name: x})[0] for session in sessions)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 PARAMETERS = {
