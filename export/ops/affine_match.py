@@ -20,8 +20,23 @@ _Operand = tuple[int, Param]
 
 def match_affine(graph: ForwardGraph, node: NodeProto) -> Match | None:
     """Add, Mul, Sub or Div of x and a parameter; Mul then Add; BatchNormalization with its running statistics."""
-    readers = {"Add": _add, "Mul": _mul, "Sub": _sub, "Div": _div, "BatchNormalization": _batch_norm}
-    return readers[node.op_type](graph, node) if node.op_type in readers else None
+    if node.op_type == "BatchNormalization":
+        return _batch_norm(graph, node)
+    readers = {"Add": _add, "Mul": _mul, "Sub": _sub, "Div": _div}
+    if node.op_type not in readers:
+        return None
+    match = readers[node.op_type](graph, node)
+    operands = [graph.param("", name) for name in node.input]
+    if match is None and None in operands and any(param and _counts(param) for param in operands):
+        shapes = [
+            graph.shape(name) if param is None else param.value.shape
+            for name, param in zip(node.input, operands, strict=True)
+        ]
+        raise ExportError(
+            f"{graph.described(node)}: operands of shapes {shapes[0]} and {shapes[1]}; a parameter or constant must "
+            "have one number for each channel (axis 1), or the shape of the last axes, and make the other no larger"
+        )
+    return match
 
 
 def _add(graph: ForwardGraph, node: NodeProto) -> Match | None:
@@ -90,8 +105,8 @@ def _batch_norm(graph: ForwardGraph, node: NodeProto) -> Match:
     mean, variance = (graph.constant(name) for name in node.input[3:5])
     if scale is None or bias is None or mean is None or variance is None or x[0] != BATCH:
         raise ExportError(
-            f"{graph.described(node)}: its statistics are not fixed; an InstanceNorm must have "
-            "track_running_stats=False, a BatchNorm running statistics"
+            f"{graph.described(node)}: its statistics are not fixed; give a BatchNorm running statistics (or "
+            "convert it to GroupNorm), an InstanceNorm track_running_stats=False"
         )
     factor = scale.value.astype(np.float64) / np.sqrt(
         variance.astype(np.float64) + attrs.get("epsilon", 1e-5)
@@ -105,13 +120,18 @@ def _batch_norm(graph: ForwardGraph, node: NodeProto) -> Match:
 def _operand(graph: ForwardGraph, node: NodeProto, x: str, value: str, part: str) -> _Operand | None:
     """A value as the scale or bias of x; None if it is none, or a constant scalar, which is no layer."""
     param = graph.param(part, value)
-    if param is None or graph.param(part, x) is not None or not (param.learned or param.value.size > 1):
+    if param is None or graph.param(part, x) is not None or not _counts(param):
         return None
     shape = graph.shape(x)
     found = spread(shape, _shape(graph, value, param)) if shape == graph.shape(node.output[0]) else None
     if found is None or _long(param.value.shape) != _long(found[1]):
         return None
     return found[0], replace(param, value=param.value.reshape(found[1]))
+
+
+def _counts(param: Param) -> bool:
+    """Whether a parameter is more than a constant scalar, which Scale takes."""
+    return param.learned or param.value.size > 1
 
 
 def _shape(graph: ForwardGraph, value: str, param: Param) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
             f"{graph.described(node)}: it normalises over the batch; normalise trailing axes only"
         )
     size = tuple(int(axis) for axis in x[start:])
-    scale, bias, *_ = (*node.input[1:], "")
+    scale, bias = [*node.input[1:], ""][:2]
     zeros = Param("bias", np.zeros(size, np.float32), learned=False)
     params = tuple(
         _of_shape(param, size)

@@ -86,7 +86,7 @@ def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[Param | None,
     Raises:
         ExportError: the bias depends on the input.
     """
-    weight, bias, *_ = (*node.input[1:], "", "")
+    weight, bias = [*node.input[1:], "", ""][:2]
     found = graph.param("bias", bias)
     if bias and found is None:
         raise ExportError(
