@@ -69,8 +69,8 @@ def explain(module: nn.Module, error: BaseException) -> str:
 _MEANINGS: Mapping[str, str] = {
     "DataDependent": "it decides or computes sizes by the values of its data, which a fixed graph cannot; "
     "compute every case and mix them, or decide before the export",
-    "specialized it to be a constant": "it works for one batch size only; write x.shape[0] (or -1, or flatten(1)) "
-    "where a reshape names the batch size",
+    "specialized it to be a constant": "it works for one batch size only; write x.shape[0], -1 or flatten(1) "
+    "instead of a number or len(x), also in reshape and expand",
     "missing a required argument": "it takes more than one input; wrap it in a module that takes one tensor",
     "too many positional arguments": "it takes no input tensor; wrap it in a module that takes one tensor",
     "scalar types: Long, Int": "it looks up integers; start at the embedding's output and give that as float32 input",

@@ -29,7 +29,7 @@ def _match_reshape(graph: ForwardGraph, node: NodeProto) -> Match | None:
         return Match((node.input[0],))
     raise ExportError(
         f"{graph.described(node)}: it merges the batch axis with another or moves it; keep the samples apart as the "
-        "first axis: x.flatten(1), x.reshape(len(x), ...), and layers that take any number of leading axes"
+        "first axis: x.flatten(1), x.reshape(x.shape[0], ...), and layers that take any number of leading axes"
     )
 
 
@@ -89,7 +89,7 @@ def _match_concat(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if axis == 0 or not all(is_batched(graph, name) for name in node.input):
         raise ExportError(
             f"{graph.described(node)}: expected values of every sample, joined along another axis than the batch; "
-            "expand a constant or a parameter to the batch first: p.expand(len(x), ...)"
+            "expand a constant or a parameter to the batch first: p.expand(x.shape[0], ...)"
         )
     return Match(tuple(node.input), attrs={"axis": axis})
 
