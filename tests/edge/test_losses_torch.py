@@ -11,27 +11,11 @@ import pytest
 from edge_adapt.edge import Bundle
 from edge_adapt.edge.losses import LOSSES
 from edge_adapt.edge.plan import search_plan
-from numpy.typing import NDArray
 
 from .dense import STEPS, TASKS, Task, answers, dense_weights, samples, write_dense_bundle
 
 torch = pytest.importorskip("torch")
-Arrays = Mapping[str, NDArray[Any]]
-
-
-def torch_loss(task: Task, outputs: Any, given: Arrays, log_std: Any) -> Any:
-    """Mean loss by PyTorch's own functions and distributions."""
-    values = {name: torch.from_numpy(array) for name, array in given.items()}
-    if task.loss == "softmax-cross-entropy":
-        return torch.nn.functional.cross_entropy(outputs, values["labels"])
-    if task.loss == "mean-squared-error":
-        return torch.nn.functional.mse_loss(outputs, values["targets"].double())
-    if task.loss == "categorical-policy-gradient":
-        density = torch.distributions.Categorical(logits=outputs).log_prob(values["actions"])
-    else:
-        policy = torch.distributions.Normal(outputs, log_std.exp().expand_as(outputs))
-        density = policy.log_prob(values["actions"].double()).sum(-1)
-    return -(values["advantages"].double() * density).mean()
+from .torch_truth import Arrays, network_input, torch_loss  # noqa: E402 (needs torch)
 
 
 def torch_outputs(task: Task, tensors: Mapping[str, Any], x: Any) -> Any:
@@ -44,7 +28,7 @@ def torch_adapted(task: Task, weights: Arrays, x: Any, given: Arrays) -> tuple[d
     tensors = {n: torch.from_numpy(v).double().requires_grad_() for n, v in weights.items() if n != "alpha"}
     losses = []
     for step in range(STEPS + 1):
-        loss = torch_loss(task, torch_outputs(task, tensors, x), given, tensors.get("policy.log_std"))
+        loss = torch_loss(task.loss, torch_outputs(task, tensors, x), given, tensors.get("policy.log_std"))
         losses.append(loss.item())
         if step < STEPS:
             gradients = torch.autograd.grad(loss, list(tensors.values()))
@@ -56,20 +40,13 @@ def torch_adapted(task: Task, weights: Arrays, x: Any, given: Arrays) -> tuple[d
     return tensors, losses
 
 
-def network_input(task: Task, values: NDArray[np.float32]) -> Any:
-    """(value - mean) / std along the first axis of a sample, in float64."""
-    shape = (1, -1, *[1] * (len(task.spec.shape) - 1))
-    mean, std = (torch.tensor(n, dtype=torch.float64).reshape(shape) for n in (task.spec.mean, task.spec.std))
-    return (torch.from_numpy(values).double() - mean) / std
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_the_reported_loss_is_that_of_pytorch(name: str) -> None:
     task, loss = TASKS[name], LOSSES[TASKS[name].loss]
     outputs = np.random.default_rng(3).normal(size=(10, *task.outputs))
     log_std = np.linspace(-1, 0.5, task.outputs[-1]).astype(np.float32)
     given = answers(task)
-    expected = torch_loss(task, torch.from_numpy(outputs), given, torch.from_numpy(log_std).double())
+    expected = torch_loss(task.loss, torch.from_numpy(outputs), given, torch.from_numpy(log_std).double())
     assert loss.mean(outputs, {**given, "log_std": log_std}) == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -81,7 +58,7 @@ def test_adapting_equals_gradient_descent_in_pytorch(tmp_path: Path, name: str, 
     bundle = Bundle.open(write_dense_bundle(tmp_path / "bundle", task))
     plan = search_plan(bundle.files.program, weights["alpha"], 10, STEPS, micro_batch=micro_batch)
     model = bundle.adapt(values, plan=plan, **given)
-    x = network_input(task, values)
+    x = network_input(task.spec, values)
     expected, losses = torch_adapted(task, weights, x, given)
     assert set(model.adapted.tensors) == set(expected)
     for param, tensor in expected.items():
