@@ -26,7 +26,9 @@ DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
 
 def installed_engines() -> list[str]:
     """Return the names of the engines that can run here."""
-    return [name for name in ENGINES if name not in DISTRIBUTIONS or any(map(_installed, DISTRIBUTIONS[name]))]
+    return [
+        name for name in ENGINES if name not in DISTRIBUTIONS or any(map(_installed, DISTRIBUTIONS[name]))
+    ]
 
 
 def _installed(distribution: str) -> bool:

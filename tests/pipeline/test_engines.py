@@ -286,7 +286,9 @@ def test_the_stock_examples_import_nothing_of_edge_adapt() -> None:
         assert "from edge_adapt" not in (EXAMPLES / name).read_text()
 
 
-def test_doctor_lists_the_engines_that_can_run(capsys: pytest.CaptureFixture[str], ort_training: Path) -> None:
+def test_doctor_lists_the_engines_that_can_run(
+    capsys: pytest.CaptureFixture[str], ort_training: Path
+) -> None:
     main(["doctor", "--json"])
     assert json.loads(capsys.readouterr().out)["engines"] == ["reference", "onnxruntime"]
     code = "from edge_adapt.edge.engines import installed_engines; print(*installed_engines())"
