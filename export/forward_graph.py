@@ -169,6 +169,10 @@ class ForwardGraph:
                 return str(path[-2] or path[-1])
         return str(node.name)
 
+    def has_scope(self, node: NodeProto) -> bool:
+        """Whether the exporter noted the module path of a node."""
+        return any(entry.key == _SCOPES for entry in node.metadata_props)
+
     def described(self, node: NodeProto) -> str:
         """How refusals name a node: its name, operator, module path, and line in the user's code where known."""
         traces = [entry.value for entry in node.metadata_props if entry.key == _TRACE]

@@ -137,7 +137,7 @@ class _Import:
         """Make the operation; its output is named after its layer or module, other outputs OUTPUT::SUFFIX."""
         path = self.graph.scope(node) or node.output[0]
         learned = [param for param in match.params if param and param.learned]
-        layer = self._layer_name(learned, path) if learned else path
+        layer = self._layer_name(learned, path, self.graph.has_scope(node)) if learned else path
         params = [self._param(param, layer) if param else "" for param in match.params]
         output = self._unused(layer)
         self.names[node.output[0]] = output
@@ -148,14 +148,18 @@ class _Import:
         outputs = (output, *(tensor.name for tensor in extras))
         self.ops.append(Op(rule.kind, inputs, outputs, layer, dict(match.attrs)))
 
-    def _layer_name(self, learned: list[Param], path: str) -> str:
-        """The sub-module that owns exactly these parameters, else the parameter's own name, else the path."""
+    def _layer_name(self, learned: list[Param], path: str, is_traced: bool) -> str:
+        """The sub-module that owns exactly these parameters, else the parameter's own name, else the path.
+
+        Names without a dot mean something in a traced module only; those of ONNX files may be any number.
+        """
         sources = {param.source for param in learned if param.source}
         owners = {source.rpartition(".")[0] for source in sources}
         owner = owners.pop() if len(owners) == 1 else ""
         if owner and {name for name in self.graph.params if name.rpartition(".")[0] == owner} <= sources:
             return owner
-        return next(iter(sources)) if len(sources) == 1 and "." in next(iter(sources)) else path
+        (source, *others) = sources or {""}
+        return source if not others and (is_traced or "." in source) and source else path
 
     def _param(self, param: Param, layer: str) -> str:
         if param.learned and param.source and param.source in self.users:
