@@ -98,9 +98,6 @@ def coverage_report(
 
     Returns:
         The report; a network that cannot be read, or traced, is a report without rows and with a refusal.
-
-    Raises:
-        ConfigError: a run directory that is none.
     """
     shape = None if sample_shape is None else tuple(sample_shape)
     try:
@@ -131,15 +128,18 @@ def _read(
         prepared, second = fold_batch_norm(attending)
         params = frozenset(name for name, _ in prepared.named_parameters())
         return to_onnx(prepared, shape), params, (*first, *second)
-    if Path(model).suffix == ".onnx":
+    if Path(model).suffix == ".onnx" or Path(model).is_file():
         return *load_onnx(model, shape), ()
     return _read(*_of_run(model))
 
 
 def _of_run(path: str | PathLike[str]) -> tuple[nn.Module, tuple[int, ...]]:
-    from ..cloud import load_run
+    from ..cloud import ConfigError, load_run
 
-    run = load_run(path)
+    try:
+        run = load_run(path)
+    except ConfigError as error:
+        raise ExportError(str(error)) from error
     return run.module(), tuple(run.spec.shape)
 
 

@@ -178,7 +178,7 @@ PARAMETERS = {
     "attention-scale": ("s = Mul (x, k) out = Relu (s)", ("1 k",), set()),
     "layer-scale": ("s = Mul (x, k) out = Relu (s)", ("3x1x1 k",), {"k"}),
     "constant-divisor": ("s = Div (x, k) out = Relu (s)", ("3x1x1 k",), set()),
-    "read-by-others-too": ("s = Mul (x, k) t = Div (s, k) out = Relu (t)", ("3x1x1 k",), set()),
+    "read-by-others-too": ("s = Mul (x, k) t = Div (s, k) out = Relu (t)", ("3x6x1 k",), set()),
     "instance-norm": ("out = InstanceNormalization (x, k, b)", ("3 k", "3 b"), {"k", "b"}),
     "running-statistics": ("out = BatchNormalization (x, k, b, m, v)",
                            ("3 k", "3 b", "3 m", "3 v"), {"k", "b"}),
@@ -204,6 +204,15 @@ def test_weights_that_an_exporter_merged_are_told_apart_again(tmp_path):
     path = written(tmp_path / "m.onnx", body, "3x1x1 w")
     model, params = load_onnx(path)
     assert params == {"v", "w"}
+    check_equal(path, model, (3, 6, 6))
+
+
+def test_vectors_that_an_exporter_merged_are_told_apart_but_matrices_stay_tied(tmp_path):
+    body = "n = BatchNormalization (x, k, b, b, k) m = MatMul (n, w) out = MatMul (m, w)"
+    path = written(tmp_path / "m.onnx", body, "3 k", "3 b", "6x6 w")
+    model, params = load_onnx(path)
+    assert params == {"k", "b", "w"}
+    assert list(model.graph.node[0].input) == ["x", "k", "b", "b.2", "k.2"]
     check_equal(path, model, (3, 6, 6))
 
 
