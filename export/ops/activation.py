@@ -11,7 +11,7 @@ from ..errors import ExportError
 from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
 from ..tape import Tape
-from .patterns import either_order, scalar, simplest
+from .patterns import either_order, scalar, scaled, simplest
 from .rule import Extra, Match, Rule, number
 
 _NO_BOUND = 3.4e38
@@ -129,13 +129,27 @@ def _expand_leaky_relu(builder: Builder, op: Op) -> None:
 
 
 def _match_hard_sigmoid(graph: ForwardGraph, node: NodeProto) -> Match | None:
+    """HardSigmoid, or relu6(x + 3) / 6."""
     if node.op_type != "HardSigmoid":
+        for product in scaled(graph, node.output[0], 1 / 6):
+            for x, nodes in shifted_relu6(graph, product.values[0]):
+                return _masked(graph, x, {"alpha": 1 / 6, "beta": 0.5}, product.nodes + nodes)
         return None
     given = {"alpha": 0.2, "beta": 0.5} | attributes(node)
     alpha, beta = simplest(given["alpha"]), simplest(given["beta"])
     if alpha <= 0:
         raise ExportError(f"node {node.name!r} (HardSigmoid): expected a positive alpha, got {alpha}")
     return _masked(graph, node.input[0], {"alpha": alpha, "beta": beta})
+
+
+def shifted_relu6(graph: ForwardGraph, value: str) -> Iterator[tuple[str, int]]:
+    """(x, nodes) where a value is relu6(x + 3), which hard sigmoids and swishes are written with."""
+    clip = graph.producer(value, "Clip")
+    if clip is None or (_bound(graph, clip, 1), _bound(graph, clip, 2)) != (0.0, 6.0):
+        return
+    for x, three in either_order(graph.producer(clip.input[0]), "Add"):
+        if scalar(graph, three) == 3:
+            yield graph.resolve(x), 2
 
 
 def _hard_sigmoid_gradient(tape: Tape, op: Op) -> None:

@@ -9,7 +9,8 @@ from ..errors import ExportError
 from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
 from ..tape import Tape
-from .patterns import either_order, near, scaled, simplest
+from .activation import shifted_relu6
+from .patterns import either_order, near, products, scaled, simplest
 from .rule import Match, Rule, number
 
 
@@ -40,9 +41,15 @@ def _match_silu(graph: ForwardGraph, node: NodeProto) -> Match | None:
 
 
 def _match_hard_swish(graph: ForwardGraph, node: NodeProto) -> Match | None:
-    """HardSwish, or x times its HardSigmoid with alpha 1/6 and beta 1/2."""
+    """HardSwish, x times its HardSigmoid with alpha 1/6 and beta 1/2, or x * relu6(x + 3) / 6."""
     if node.op_type == "HardSwish":
         return Match((node.input[0],))
+    for product in products(graph, node.output[0]):
+        if len(product.values) == 2 and near(product.factor, 1 / 6):
+            for x, gate in (product.values, product.values[::-1]):
+                for seen, nodes in shifted_relu6(graph, gate):
+                    if seen == x:
+                        return Match((x,), nodes=product.nodes + nodes)
     return _match_gated(graph, node, "HardSigmoid")
 
 

@@ -78,6 +78,10 @@ ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, Any]]] = {
     "x-times-sigmoid": (lambda: Function(lambda x: torch.sigmoid(x) * x), "Silu", {}),
     "hard-swish": (nn.Hardswish, "HardSwish", {}),
     "x-times-hard-sigmoid": (lambda: Function(lambda x: x * F.hardsigmoid(x)), "HardSwish", {}),
+    "hard-swish-by-hand": (lambda: Function(lambda x: x * F.relu6(x + 3) / 6), "HardSwish", {}),
+    "hard-swish-by-hand-too": (lambda: Function(lambda x: F.relu6(x + 3.0).mul(1 / 6) * x), "HardSwish", {}),
+    "hard-sigmoid-by-hand": (
+        lambda: Function(lambda x: F.relu6(3 + x) / 6), "HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
     "gelu": (nn.GELU, "Gelu", {"approximate": "none"}),
     "gelu-by-hand": (
         lambda: Function(lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2)))), "Gelu",
