@@ -12,6 +12,8 @@ from .common import bundle_argument, json_option, print_json, print_table, use_t
 if TYPE_CHECKING:
     from ..bundle import BundleFiles
 
+NOTES_SHOWN = 3
+
 
 @click.command()
 @bundle_argument
@@ -59,7 +61,13 @@ def _print_manifest(files: BundleFiles) -> None:
     click.echo()
     print_table([(name, digest) for name, digest in manifest.files.items()], ("file", "sha256"))
     click.echo()
-    print_table([(key, str(value)) for key, value in manifest.provenance.items()], ("provenance", ""))
+    facts = dict(manifest.provenance)
+    notes = facts.pop("notes", [])
+    print_table([(key, str(value)) for key, value in facts.items()], ("provenance", ""))
+    for text in notes[:NOTES_SHOWN]:
+        click.echo(f"note: {text}")
+    if len(notes) > NOTES_SHOWN:
+        click.echo(f"note: {len(notes) - NOTES_SHOWN} more like these in manifest.json, provenance.notes")
 
 
 def _by(shape: tuple[int, ...]) -> str:
