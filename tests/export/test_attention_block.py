@@ -98,7 +98,6 @@ class Net(nn.Module):
 
 CASES = {
     "chunked-4": lambda: Chunked(4),
-    "chunked-1": lambda: Chunked(1),
     "split-4": lambda: Split(4),
     "split-1": lambda: Split(1),
     "einsum-2": lambda: Einsum(2),
