@@ -132,9 +132,8 @@ def _run(source: Source, module: nn.Module, image: Tensor, answers: Mapping[str,
     margins = [float("inf")]
     for name, layer in attended:
         sides = source.attention[name]
-        gammas = {
-            side: _gamma(source, sides[side], side, seen[name][0], slopes[name], margins) for side in sides
-        }
+        looked_at = {"fw": _pooled(layer, seen[name][0]), "bw": _pooled(layer, slopes[name])}
+        gammas = {side: _gamma(source, sides[side], side, looked_at[side], margins) for side in sides}
         for part, _ in layer.named_parameters():
             gradients[f"{name}.{part}"] = _scaled(layer, part, gradients[f"{name}.{part}"], gammas)
     origins = source.captured.origins
@@ -156,19 +155,26 @@ def _watch(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Any:
         x = inputs[0]
         if isinstance(layer, nn.GroupNorm):
             x = F.group_norm(x, layer.num_groups, eps=layer.eps)
+        elif isinstance(layer, nn.LayerNorm):
+            x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
         seen[name] = (x.detach(), output)
 
     return hook
 
 
+def _pooled(layer: nn.Module, x: Tensor) -> Tensor:
+    """Mean of one sample (1, ...) over all axes but its channels: the last of linear layers and LayerNorms."""
+    if isinstance(layer, (nn.Linear, nn.LayerNorm)):
+        return x.reshape(-1, x.shape[-1]).mean(0)
+    return x.reshape(x.shape[1], -1).mean(1)
+
+
 def _gamma(
-    source: Source, module: AttentionModule, side: Side, x: Tensor, gy: Tensor, margins: list[float]
+    source: Source, module: AttentionModule, side: Side, pooled: Tensor, margins: list[float]
 ) -> Tensor:
     """gamma (C,) of one sample; appends the margin of its selection."""
     settings = source.settings
     rho, cap = (settings.rho_fw, settings.cap) if side == "fw" else (settings.rho_bw, None)
-    looked_at = x if side == "fw" else gy
-    pooled = looked_at.flatten(2).mean(2)[0] if looked_at.dim() > 2 else looked_at[0]
     if side == "bw" and settings.bw_input == "rms":
         pooled = pooled / (pooled.square().mean().sqrt() + 1e-12)
     w1, b1, w2, b2 = (torch.from_numpy(np.asarray(part)).double() for part in _parts(module))
@@ -197,9 +203,7 @@ def _scaled(layer: nn.Module, part: str, gradient: Tensor, gammas: Mapping[Side,
     if "fw" not in gammas or part != "weight":
         return gradient
     fw = gammas["fw"]
-    if isinstance(layer, nn.GroupNorm):
-        return gradient * fw
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         by_output = fw.reshape(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, 0)
-        return gradient * by_output[:, :, None, None]
+        return gradient * by_output.reshape(*by_output.shape, *[1] * (gradient.dim() - 2))
     return gradient * fw
