@@ -63,7 +63,18 @@ def to_onnx(module: nn.Module, sample_shape: tuple[int, ...]) -> ModelProto:
             raise ExportError(_no_operator(module, program, error)) from error
     if exported is None:
         raise ExportError(f"{type(module).__name__}: torch's exporter returned nothing")
-    return exported.model_proto
+    return _with_first_names(module, exported.model_proto)
+
+
+def _with_first_names(module: nn.Module, model: ModelProto) -> ModelProto:
+    """Rename parameters of parts that are registered twice: the exporter takes any of their names."""
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    names = {other: first[id(p)] for other, p in module.named_parameters(remove_duplicate=False)}
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return model
 
 
 def _no_operator(module: nn.Module, program: ExportedProgram, error: Exception) -> str:

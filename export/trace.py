@@ -40,8 +40,9 @@ def trace(module: nn.Module, sample_shape: tuple[int, ...]) -> ExportedProgram:
 def check_parameters(module: nn.Module) -> None:
     """Raise ExportError if there is nothing to learn, or if two layers share a tensor."""
     names: dict[int, str] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        other = names.setdefault(id(parameter), name)
+    parts = ((f"{path}.".lstrip("."), part) for path, part in module.named_modules())
+    for name, parameter in ((path + name, p) for path, part in parts for name, p in part._parameters.items()):
+        other = name if parameter is None else names.setdefault(id(parameter), name)
         if other != name:
             raise ExportError(
                 f"{type(module).__name__}: parameters {other!r} and {name!r} are one tensor; every layer must be used "

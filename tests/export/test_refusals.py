@@ -275,6 +275,14 @@ def test_dropout_in_training_mode_disappears(tmp_path):
     assert module.training
 
 
+def test_a_layer_with_two_names_that_runs_once_is_no_sharing(tmp_path):
+    module = Net(nn.Linear(12, 12))
+    module.listed = nn.ModuleList([module.head, module.stem])
+    bundle = export_bundle(module, tmp_path / "bundle", example_input=torch.zeros(2, 1, 3, 4))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert [layer["name"] for layer in manifest["layers"]] == ["stem", "middle", "head"]
+
+
 def test_integer_examples_are_refused(tmp_path):
     with pytest.raises(ExportError, match=r"example_input: expected real numbers .* got int64"):
         export_bundle(Net(), tmp_path / "bundle", example_input=torch.zeros(2, 12, dtype=torch.int64))
