@@ -49,10 +49,12 @@ class ForwardGraph:
         batch = _dims(graph.input[0])[0]
         self._shapes = {info.name: _shape(info, batch) for info in infos}
         self._types = {info.name: info.type.tensor_type.elem_type for info in infos}
-        nodes, tensors = plain_nodes(graph, self._shapes)
+        plain = plain_nodes(graph, self._shapes)
+        nodes = plain.nodes
+        self._shapes |= {name: tuple(shape) for name, shape in plain.shapes.items()}
         self._producers = {name: node for node in nodes for name in node.output}
         self._positions = {name: at for at, node in enumerate(nodes) for name in node.output}
-        self._initializers = {tensor.name: tensor for tensor in (*graph.initializer, *tensors)}
+        self._initializers = {tensor.name: tensor for tensor in (*graph.initializer, *plain.tensors)}
         moving = [
             node for node in nodes if node.op_type != "Shape" or node.input[0] not in self._initializers
         ]

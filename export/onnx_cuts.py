@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .errors import ExportError
+from .onnx_batch_axis import BatchFirst, batch_first
 
 _ALL = 2**31 - 1
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -44,8 +45,8 @@ def without_sequences(model: ModelProto) -> ModelProto:
     return made
 
 
-def plain_nodes(graph: GraphProto, shapes: Shapes) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Return the graph's nodes, cuts as Slice and copies as Identity, and the initializers that these read.
+def plain_nodes(graph: GraphProto, shapes: Shapes) -> BatchFirst:
+    """Return the graph's nodes, cuts as Slice and copies as Identity, parts taken before transposing.
 
     Args:
         graph: opset 18, topologically sorted.
@@ -55,7 +56,8 @@ def plain_nodes(graph: GraphProto, shapes: Shapes) -> tuple[list[NodeProto], lis
         ExportError: the parts of a split have no fixed length.
     """
     constants = _constants(graph)
-    nodes, added = [], []
+    nodes: list[NodeProto] = []
+    added: list[TensorProto] = []
     for node in graph.node:
         if node.op_type == "Split":
             for at in range(len(node.output)):
@@ -66,7 +68,9 @@ def plain_nodes(graph: GraphProto, shapes: Shapes) -> tuple[list[NodeProto], lis
             nodes.append(_like(node, "Identity", [node.input[0]], node.output[0]))
         else:
             nodes.append(node)
-    return nodes, added
+    made = batch_first(nodes, {**constants, **{t.name: numpy_helper.to_array(t) for t in added}}, shapes)
+    made.tensors.extend(added)
+    return made
 
 
 def _constants(graph: GraphProto) -> Constants:

@@ -100,6 +100,7 @@ CASES = {
     "chunked-4": lambda: Chunked(4),
     "split-4": lambda: Split(4),
     "split-1": lambda: Split(1),
+    "permuted-2": lambda: Permuted(2),
     "einsum-2": lambda: Einsum(2),
     "separate": lambda: Separate(1),
 }

@@ -63,6 +63,14 @@ SPELLINGS: dict[str, tuple[list[Node], dict[str, Any], int, list[str]]] = {
     "gather-one": ([("Gather", ["x", "i"], {"axis": 2})], {"i": np.array(-2, INT)}, 32, ["Slice"]),
     "gather-neighbours": (
         [("Gather", ["x", "i"], {"axis": 2})], {"i": np.array([1, 2, 3], INT)}, 96, ["Slice"]),
+    "part-of-a-transposed": (
+        [("Transpose", ["x"], {"perm": [2, 0, 3, 1]}), ("Gather", ["y0", "i"], {"axis": 0})],
+        {"i": np.array(3, INT)}, 32, ["Slice", "Transpose"]),
+    "cut-of-a-transposed": (
+        [("Transpose", ["x"], {"perm": [1, 0, 3, 2]}), ("Slice", ["y0", "from", "to", "axes"], {}),
+         ("Squeeze", ["y1", "axes"], {})],
+        {"from": np.array([2], INT), "to": np.array([3], INT), "axes": np.array([0], INT)}, 48,
+        ["Slice", "Transpose"]),
     "slice-without-axes": (
         [("Slice", ["x", "from", "to"], {})],
         {"from": np.array([0, 1], INT), "to": np.array([2**63 - 1, -1], INT)}, 96, ["Slice"]),
