@@ -108,13 +108,12 @@ def coverage_report(
         return Coverage((), str(error))
     rows = tuple(_rows(graph, found, refused))
     try:
-        program = differentiate(import_forward(forward, params).program, {}, 1)
+        network = import_forward(forward, params)
+        program = differentiate(network.program, {}, 1)
     except ExportError as error:
         return Coverage(rows, str(error), notes)
-    stored = _stored(program)
-    return Coverage(
-        tuple(replace(row, stored=kept) for row, kept in zip(rows, stored, strict=True)), None, notes
-    )
+    stored = zip(rows, _stored(program), strict=True)
+    return Coverage(tuple(replace(row, stored=kept) for row, kept in stored), None, notes + network.notes)
 
 
 def _read(

@@ -36,8 +36,9 @@ def import_forward(model: ModelProto, params: frozenset[str], layer_names: tuple
     """
     graph = ForwardGraph(model, params)
     work = _Import(graph)
-    for found in recognise(graph):
-        work.add(*found)
+    found = recognise(graph)
+    for node, rule, match in found:
+        work.add(node, rule, match)
     logits = work.names[graph.resolve(graph.output)]
     used = {name for op in work.ops for name in (*op.inputs, *op.outputs)}
     program = Program(
@@ -48,7 +49,17 @@ def import_forward(model: ModelProto, params: frozenset[str], layer_names: tuple
         outputs={"logits": logits},
         steps=0,
     )
-    return Network(program, work.values, work.origins)
+    return Network(program, work.values, work.origins, _notes(graph, found))
+
+
+def _notes(graph: ForwardGraph, found: list[Found]) -> tuple[str, ...]:
+    """What people should know about the nodes: whose statistics are fixed from now on."""
+    norms = [node for node, _, _ in found if node.op_type == "BatchNormalization"]
+    return tuple(
+        f"{graph.scope(node) or node.output[0]} (BatchNormalization): running statistics folded into a fixed scale "
+        "and shift"
+        for node in norms
+    )
 
 
 def recognise(graph: ForwardGraph) -> list[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -34,6 +35,10 @@ def written(path, body: str, *weights: str, version: int = 18, given="float[N, 3
 def shapes_of(model: onnx.ModelProto) -> dict[str, list[int | str]]:
     infos = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     return {i.name: [d.dim_value or d.dim_param for d in i.type.tensor_type.shape.dim] for i in infos}
+
+
+def notes_of(bundle) -> list[str]:
+    return json.loads((bundle / "manifest.json").read_text())["provenance"]["notes"]
 
 
 def check_equal(path, model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
@@ -170,6 +175,8 @@ def test_the_bundle_of_a_file_predicts_what_the_file_does(dynamo, opset, fixed, 
     ]
     expected, found = (session.run(None, {session.get_inputs()[0].name: x})[0] for session in sessions)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    (note,) = notes_of(bundle)
+    assert note.endswith("(BatchNormalization): running statistics folded into a fixed scale and shift")
 
 
 PARAMETERS = {
