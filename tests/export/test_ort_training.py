@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -19,11 +21,13 @@ from edge_adapt.edge.program import Program
 from edge_adapt.export import ExportError
 from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.capture import capture
+from edge_adapt.export.cli import main
 from edge_adapt.export.ort_training import PYTHON_VARIABLE, generate, write_artifacts
 from edge_adapt.export.ort_training.artifacts import write_request
 from edge_adapt.export.ort_training.forms import FORMS
 from edge_adapt.export.ort_training.forward import PLAIN, forward_model
 from edge_adapt.export.source import Source
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from .cases import case
@@ -176,3 +180,26 @@ def test_a_python_that_cannot_train_is_one_line(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ExportError, match="cannot make its artifacts") as caught:
         write_artifacts(made.program, made.values, frozenset({"head"}), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_without_onnxruntime_training_says_what_to_do_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    model, bundle = tmp_path / "model.onnx", tmp_path / "bundle"
+    weight = numpy_helper.from_array(np.ones((3, 6), np.float32), "head.weight")
+    shapes = (("x", ["N", 6]), ("y", ["N", 3]))
+    x, y = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in shapes)
+    gemm = helper.make_node("Gemm", ["x", "head.weight"], ["y"], transB=1)
+    onnx.save(helper.make_model(helper.make_graph([gemm], "graph", x, y, [weight])), model)
+    assert main(["--from-onnx", str(model), "-o", str(bundle), "--ort-training"]) == 2
+    assert "--ort-training needs onnxruntime-training-cpu" in capsys.readouterr().err
+    assert not bundle.exists()
+
+
+def test_an_environment_with_onnxruntime_training_exports_by_itself(ort_training: Path) -> None:
+    code = "from edge_adapt.export.ort_training import artifacts; print(artifacts.python_with_ort_training())"
+    environment = {name: value for name, value in os.environ.items() if name != PYTHON_VARIABLE}
+    command = [str(ort_training), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == str(ort_training)

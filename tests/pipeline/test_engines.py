@@ -7,6 +7,7 @@ engine on ONNX Runtime training runs in an environment of its own.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from edge_adapt.edge.engines import NonFiniteError, engine_named
 from edge_adapt.edge.inputs import from_arrays
 from edge_adapt.edge.plan import search_plan
 from edge_adapt.export import export_bundle
+from edge_adapt.export.bundle import check_target
 from torch import nn
 
 from ..export.conv4 import PLANS, WAYS, adapt_in_torch, blobs, conv4_source
@@ -294,3 +296,18 @@ def test_doctor_lists_the_engines_that_can_run(
     code = "from edge_adapt.edge.engines import installed_engines; print(*installed_engines())"
     done = subprocess.run([str(ort_training), "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(ENGINES)
+
+
+def test_a_bundle_with_artifacts_may_be_replaced_but_nothing_else(trainable: Path, tmp_path: Path) -> None:
+    check_target(trainable)
+    shutil.copytree(trainable, tmp_path / "bundle")
+    (tmp_path / "bundle" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is not a bundle"):
+        check_target(tmp_path / "bundle")
+
+
+def test_altered_artifacts_are_found_out(trainable: Path, tmp_path: Path) -> None:
+    shutil.copytree(trainable, tmp_path / "bundle")
+    (tmp_path / "bundle" / "ort_training" / "checkpoint").write_bytes(b"no")
+    with pytest.raises(BundleError, match=r"ort_training/checkpoint: sha256 is"):
+        Bundle.open(tmp_path / "bundle")
