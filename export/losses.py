@@ -31,6 +31,7 @@ class Loss:
         expects: the shapes of outputs that it takes, for people.
         ranks: how many axes one sample's output may have; empty: any number.
         learned: kind of a layer whose parameters it reads itself, after the outputs; "" for none.
+        of_logits: whether it takes the softmax of the outputs itself.
         attrs: of the operation.
     """
 
@@ -40,6 +41,7 @@ class Loss:
     expects: str
     ranks: tuple[int, ...] = ()
     learned: str = ""
+    of_logits: bool = False
     attrs: Mapping[str, Attr] = field(default_factory=dict)
 
     def check(self, output_shape: Shape) -> None:
@@ -57,11 +59,18 @@ class Loss:
         """The operation at the end of a forward section, and every new tensor it reads or writes.
 
         Raises:
-            ExportError: the outputs do not fit, or the learned tensor is missing.
+            ExportError: the outputs do not fit, are probabilities instead of logits, or the learned tensor is
+                missing.
         """
         outputs = forward.tensors[forward.outputs["logits"]]
         shape = tuple(int(axis) for axis in outputs.shape[1:])
         self.check(shape)
+        last = next((op for op in forward.ops() if outputs.name in op.outputs), None)
+        if self.of_logits and last is not None and last.kind == "Softmax":
+            raise ExportError(
+                f"the module ends with the Softmax {last.layer!r}, but loss {self.name} takes the softmax itself; "
+                "return the logits"
+            )
         learned = tuple(
             name for layer in forward.layers if layer.kind == self.learned for name in layer.params
         )
@@ -159,6 +168,7 @@ LOSSES: Mapping[str, Loss] = {
             _labels,
             "logits (N, classes)",
             (1,),
+            of_logits=True,
             attrs={"label_smoothing": 0.0},
         ),
         Loss("mean-squared-error", "MeanSquaredError", _targets, "(N, ...)"),
@@ -168,6 +178,7 @@ LOSSES: Mapping[str, Loss] = {
             _discrete_actions,
             f"logits {_POLICY}",
             (1, 2),
+            of_logits=True,
         ),
         Loss(
             "gaussian-policy-gradient",

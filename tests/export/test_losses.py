@@ -22,6 +22,7 @@ from edge_adapt.export.source import Source
 from torch import nn
 from torch.nn import functional as F
 
+from .cases import stack
 from .ort import run_model
 
 CE, MSE = "softmax-cross-entropy", "mean-squared-error"
@@ -244,3 +245,11 @@ def test_losses_that_do_not_fit_are_refused():
         ExportError, match=r"needs one parameter log_std of shape \(3,\) in a torch module, got none"
     ):
         adaptation(Source("p", without, ArraySpec((4,)), ("0",), np.ones((1, 1), np.float32), loss=GAUSSIAN))
+
+
+def test_a_module_that_ends_in_probabilities_is_refused(tmp_path):
+    module = stack(head=nn.Linear(4, A), out=nn.Softmax(-1))
+    with pytest.raises(ExportError, match="ends with the Softmax 'out', but loss .* return the logits"):
+        export_bundle(module, tmp_path / "b", example_input=torch.zeros(1, 4))
+    assert not list(tmp_path.iterdir())
+    export_bundle(module, tmp_path / "b", example_input=torch.zeros(1, 4), loss=MSE)
