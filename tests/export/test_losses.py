@@ -249,7 +249,7 @@ def test_losses_that_do_not_fit_are_refused():
 
 def test_a_module_that_ends_in_probabilities_is_refused(tmp_path):
     module = stack(head=nn.Linear(4, A), out=nn.Softmax(-1))
-    with pytest.raises(ExportError, match="ends with the Softmax 'out', but loss .* return the logits"):
+    with pytest.raises(ExportError, match=r"ends with the Softmax 'out', but loss .* return the logits"):
         export_bundle(module, tmp_path / "b", example_input=torch.zeros(1, 4))
     assert not list(tmp_path.iterdir())
     export_bundle(module, tmp_path / "b", example_input=torch.zeros(1, 4), loss=MSE)
