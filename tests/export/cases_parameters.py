@@ -70,7 +70,6 @@ PARAMETERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple
     "scale-then-other-shift": (
         lambda: Own(lambda x, g, b: x * g + b, g=(3, 1, 1), b=(4, 5)), IMAGE,
         [("Affine", {"axis": 1}), ("Affine", {"axis": -1})]),
-    "scale-of-vectors": (lambda: Own(lambda x, g: x * g, g=(7,)), VECTOR, [("Affine", {"axis": -1})]),
     "one-scale": (lambda: Own(lambda x, g: x * g, g=(1,)), IMAGE, [("Affine", {"axis": -1})]),
     "one-shift": (lambda: Own(lambda x, g: x + g, g=()), TOKENS, [("Affine", {"axis": -1})]),
     "reversed-difference": (lambda: Own(lambda x, p: p - x, p=(3, 1, 1)), IMAGE, [("Affine", {"axis": 1})]),
@@ -78,8 +77,6 @@ PARAMETERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple
         lambda: Own(_centred), IMAGE, [("Affine", {"axis": 1}), ("Affine", {"axis": 1})]),
     "matrix": (lambda: Own(lambda x, w, b: x @ w + b, w=(4, 6), b=(6,)), TOKENS, [("Fc", {})]),
     "matrix-transposed": (lambda: Own(lambda x, w: x @ w.t(), w=(6, 7)), VECTOR, [("Fc", {})]),
-    "added-product": (
-        lambda: Own(lambda x, w, b: torch.addmm(b, x, w), w=(7, 6), b=(6,)), VECTOR, [("Fc", {})]),
     "linear-then-positions": (
         lambda: Own(lambda x, w, p: x @ w + p, w=(4, 6), p=(1, 5, 6)), TOKENS,
         [("Fc", {}), ("Affine", {"axis": -1})]),

@@ -148,8 +148,12 @@ def test_group_norms(groups: int, per_group: int, space: list[int], batch: int) 
 
 
 @few
-@given(st.lists(sizes, min_size=1, max_size=3), st.sampled_from([1, -1]), st.integers(1, 3), batches)
-def test_scales_and_shifts(shape: list[int], axis: int, trailing: int, batch: int) -> None:
+@given(
+    st.lists(sizes, min_size=1, max_size=3), st.sampled_from([1, -1]), st.integers(1, 3), batches, st.booleans()
+)  # fmt: skip
+def test_scales_and_shifts(shape: list[int], axis: int, trailing: int, batch: int, attended: bool) -> None:
     own = tuple(shape[:1] if axis == 1 else shape[-trailing:])
     params = {"weight": own, "bias": own}
-    One("Affine", tuple(shape), tuple(shape), params, {"axis": axis}, {}, None).check(batch, False)
+    channels = (own[0], own[0]) if len(own) == 1 else None
+    one = One("Affine", tuple(shape), tuple(shape), params, {"axis": axis}, {}, channels)
+    one.check(batch, attended)

@@ -51,6 +51,8 @@ FILES: dict[str, tuple[tuple[int, ...], list[Node], dict[str, np.ndarray], list[
     "batch-norm-of-vectors": (VECTORS, [BATCH_NORM], BATCH_NORM_WEIGHTS, ["Affine"]),
     "instance-norm": (
         MAPS, [("InstanceNormalization", ["x", "s", "b"], {"epsilon": 0.1})], weights(s=(6,), b=(6,)), ["GroupNorm"]),
+    "group-norm": (
+        MAPS, [("GroupNormalization", ["x", "s", "b"], {"num_groups": 2})], weights(s=(6,), b=(6,)), ["GroupNorm"]),
     "layer-norm": (
         TOKENS, [("LayerNormalization", ["x", "s", "b"], {})], weights(s=(6,), b=(6,)), ["LayerNorm"]),
     "layer-norm-of-maps-no-bias": (
@@ -79,7 +81,8 @@ def written(path: Any, shape: tuple[int, ...], nodes: list[Node], arrays: dict[s
     result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None])
     tensors = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
     graph = helper.make_graph(made, "layer", [given], [result], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    version = 21 if any(kind == "GroupNormalization" for kind, _, _ in nodes) else 18  # that of torch's layer
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8)
     save_model(model, str(path))
     return str(path)
 
@@ -119,6 +122,12 @@ REFUSED = {
     "gemm-of-one-bias": (VECTORS, [("Gemm", ["x", "w", "b"], {})], weights(w=(6, 4), b=(1,)), "the bias has shape"),
     "layer-norm-over-the-batch": (
         VECTORS, [("LayerNormalization", ["x", "s"], {"axis": 0})], weights(s=(6,)), "over the batch"),
+    "middle-axis": (MAPS, [("Mul", ["x", "p"], {})], weights(p=(9, 1)), "one number for each channel"),
+    "larger-parameter": ((1, 6), [("Add", ["x", "p"], {})], weights(p=(5, 6)), "make the other no larger"),
+    "divided-by-zero": (
+        TOKENS, [("Div", ["x", "p"], {})], {"p": np.array([1, 2, 0, 1, 1, 1], np.float32)}, "or by zero"),
+    "left-matrix": (TOKENS, [("MatMul", ["w", "x"], {})], weights(w=(4, 5)), "as parameter; write w x as"),
+    "three-dimensions": ((2, 3, 4, 5), [("Conv", ["x", "w"], {})], weights(w=(4, 2, 1, 1, 1)), "1-d or 2-d"),
     "computed-bias": (
         VECTORS, [("Gemm", ["x", "v"], {}), ("Gemm", ["x", "w", "y0"], {})], weights(v=(6, 4), w=(6, 4)),
         "its bias is computed"),

@@ -76,6 +76,8 @@ def test_signals_and_tokens_adapt_as_in_torch(layers, tmp_path):
         logits = bundle.adapt(x, y, plan=plan).logits(x)
         np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
     assert plan.micro_batch < 6
+    by_onnx = bundle.adapt(x, y, engine="onnxruntime").logits(x)
+    np.testing.assert_allclose(by_onnx, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def attended_bundle(path) -> Bundle:

@@ -9,11 +9,14 @@ import pytest
 import torch
 from edge_adapt.edge.reference.interpret import interpret
 from edge_adapt.export import ExportError
+from edge_adapt.export.autodiff import differentiate
 from edge_adapt.export.capture import capture
 from edge_adapt.export.onnx_graph import build_graph
+from edge_adapt.export.tape import LayerAttention
 from torch import nn
 
-from .cases import Example, case
+from .cases import CASES, Example, captured, case
+from .cases import built as layer_module
 from .cases_parameters import IMAGE, PARAMETERS, TOKENS, Between, Case, Own, parameter_case
 from .ort import run_model
 
@@ -64,12 +67,10 @@ def test_parameters_are_layers_named_after_what_owns_them():
 
 def test_a_subtracted_parameter_is_learned_as_its_negative():
     torch.manual_seed(6)
-    module = Between(Own(lambda x, p: x - p, p=(3, 1, 1)), IMAGE)
-    network = capture(module, IMAGE)
+    net = Between(Own(lambda x, p: x - p, p=(3, 1, 1)), IMAGE)
+    network = capture(net, IMAGE)
     (affine,) = (op for op in network.program.ops(("forward",)) if op.kind == "Affine")
-    np.testing.assert_array_equal(
-        network.values[affine.inputs[2]], -module.middle.p.detach().numpy().reshape(3)
-    )
+    np.testing.assert_array_equal(network.values[affine.inputs[2]], -net.middle.p.detach().numpy().reshape(3))
     assert network.origins[affine.inputs[2]].source == ""
 
 
@@ -88,8 +89,7 @@ def test_a_batch_norm_in_inference_is_one_scale_and_shift(norm, shape):
     norm.running_var.uniform_(0.5, 2)
     for parameter in norm.parameters():
         parameter.data.uniform_(0.5, 1.5)
-    module = Between(norm, shape).eval()
-    one = parameter_case(module, shape)
+    one = parameter_case(Between(norm, shape).eval(), shape)
     scale, shift = next(op.inputs[1:] for op in one.program.ops(("forward",)) if op.kind == "Affine")
     deviation = np.sqrt(norm.running_var.numpy() + norm.eps)
     logits = one.module(torch.from_numpy(one.images))
@@ -121,10 +121,7 @@ def test_a_batch_norm_in_inference_is_one_scale_and_shift(norm, shape):
 
 
 REFUSED = {
-    "middle-axis": (lambda: Own(lambda x, p: x * p, p=(4, 1)), IMAGE, "one number for each channel"),
-    "larger-parameter": (lambda: Own(lambda x, p: x[:, :1] + p, p=(5, 4)), TOKENS, "make the other no larger"),
     "divided": (lambda: Own(lambda x, p: x / p, p=(4,)), TOKENS, "division by a parameter"),
-    "left-matrix": (lambda: Own(lambda x, w: w @ x, w=(6, 5)), TOKENS, "as parameter; write w x as"),
     "repeated-twice": (
         lambda: Own(lambda x, t: torch.cat([x, t.repeat(x.shape[0], 2, 1)], 1), t=(1, 2, 4)), TOKENS,
         "cannot be repeated"),
@@ -132,20 +129,48 @@ REFUSED = {
         lambda: Own(lambda x, w: torch.nn.functional.conv2d(x, w * w.mean()), w=(2, 3, 1, 1)), IMAGE,
         "compute no weight"),
     "live-statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False), IMAGE, "give a BatchNorm running"),
-    "three-dimensions": (
-        lambda: Own(lambda x, w: torch.nn.functional.conv3d(x[:, :, None], w).flatten(1), w=(2, 3, 1, 1, 1)), IMAGE,
-        "1-d or 2-d convolution"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_said_is_refused_in_one_line(name):
     make, shape, message = REFUSED[name]
-    module = Between(make(), shape).eval()
+    net = Between(make(), shape).eval()
     with pytest.raises(ExportError, match=message) as refusal:
-        capture(module, shape)
+        capture(net, shape)
     assert "\n" not in str(refusal.value)
     assert "node '" in str(refusal.value)
+
+
+def test_attention_on_a_scale_weighs_every_samples_own_gradient():
+    one, rng = built("scale-and-shift"), np.random.default_rng(4)
+    sides = {side: {"rho": 0.0, "cap": None, "normalize": "none"} for side in ("fw", "bw")}
+    attention = LayerAttention(sides, {"fw": 2, "bw": 2})
+    program = differentiate(one.network.program, {"middle": attention}, steps=1)
+    plain = one.values()
+    values = {**plain, **{t.name: rng.normal(size=t.shape) for t in program.with_role("attention-param")}}
+    names = ["grad::middle.scale", "grad::middle.bias"]
+    gammas = interpret(program, values, ["fw::middle", "bw::middle"], np.float64)
+    expected = dict.fromkeys(names, 0)
+    for sample in range(len(one.images)):
+        data = {key: plain[key][sample : sample + 1] for key in ("images", "labels", "sample_weight")}
+        own = interpret(one.program, {**plain, **data}, names, np.float64)
+        factor = gammas["bw::middle"][sample]
+        expected[names[0]] = expected[names[0]] + own[names[0]] * factor * gammas["fw::middle"][sample]
+        expected[names[1]] = expected[names[1]] + own[names[1]] * factor
+    found = interpret(program, values, names, np.float64)
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-12, err_msg=name)
+
+
+def test_attention_on_parameters_without_an_axis_of_channels_is_refused():
+    sides = {"bw": {"rho": 0.0, "cap": None, "normalize": "none"}}
+    attention = {"middle": LayerAttention(sides, {"bw": 2})}
+    with pytest.raises(ExportError, match=r"one number a channel; its parameters have shape \(5, 4\)"):
+        differentiate(built("position-embedding").network.program, attention, steps=1)
+    of_maps = captured(layer_module("layer-norm-of-maps"), CASES["layer-norm-of-maps"][1])
+    with pytest.raises(ExportError, match="a LayerNorm over 3 axes has none"):
+        differentiate(of_maps.program, attention, steps=1)
 
 
 SLOPES = [
