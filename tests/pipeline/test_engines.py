@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from edge_adapt.edge import Bundle, BundleError, UsageError
@@ -304,6 +305,16 @@ def test_a_bundle_with_artifacts_may_be_replaced_but_nothing_else(trainable: Pat
     (tmp_path / "bundle" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists and is not a bundle"):
         check_target(tmp_path / "bundle")
+
+
+def test_artifacts_hold_the_weights_once_and_no_constant_of_the_size_of_a_map(trainable: Path) -> None:
+    folder, largest_map = trainable / "ort_training", 4 * 32 // 8 * 28 * 28
+    models = {name: onnx.load(folder / f"{name}_model.onnx") for name in ("training", "eval", "optimizer")}
+    sizes = [item.ByteSize() for model in models.values() for item in model.graph.initializer]
+    assert sizes
+    assert max(sizes) < largest_map // 10
+    weights = trainable / "weights.safetensors"
+    assert abs((folder / "checkpoint").stat().st_size / weights.stat().st_size - 1) < 0.1
 
 
 def test_altered_artifacts_are_found_out(trainable: Path, tmp_path: Path) -> None:
