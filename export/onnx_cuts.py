@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from .errors import ExportError
 from .onnx_batch_axis import BatchFirst, batch_first
+from .onnx_written_out import written_out
 
 _ALL = 2**31 - 1
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -46,7 +47,7 @@ def without_sequences(model: ModelProto) -> ModelProto:
 
 
 def plain_nodes(graph: GraphProto, shapes: Shapes) -> BatchFirst:
-    """Return the graph's nodes, cuts as Slice and copies as Identity, parts taken before transposing.
+    """Return the graph's nodes: cuts as Slice, copies as Identity, parts taken before transposing, rows written out.
 
     Args:
         graph: opset 18, topologically sorted.
@@ -58,18 +59,25 @@ def plain_nodes(graph: GraphProto, shapes: Shapes) -> BatchFirst:
     constants = _constants(graph)
     nodes: list[NodeProto] = []
     added: list[TensorProto] = []
+    between: dict[str, Sequence[int | str]] = {}
     for node in graph.node:
         if node.op_type == "Split":
             for at in range(len(node.output)):
                 part, tensors = _part(node, at, shapes)
                 nodes.append(part)
                 added += tensors
+        elif other := written_out(node, constants, shapes):
+            nodes += other.nodes
+            added += other.tensors
+            between |= other.shapes
         elif _copies(node, constants, shapes):
             nodes.append(_like(node, "Identity", [node.input[0]], node.output[0]))
         else:
             nodes.append(node)
-    made = batch_first(nodes, {**constants, **{t.name: numpy_helper.to_array(t) for t in added}}, shapes)
+    known = {**constants, **{tensor.name: numpy_helper.to_array(tensor) for tensor in added}}
+    made = batch_first(nodes, known, shapes)
     made.tensors.extend(added)
+    made.shapes.update(between)
     return made
 
 

@@ -26,9 +26,13 @@ def is_batched(graph: ForwardGraph, value: str) -> bool:
 
 
 def _matcher(kind: str) -> Callable[[ForwardGraph, NodeProto], Match | None]:
-    """Recognise a node of this kind that reads two activations."""
+    """Recognise a node of this kind that reads two activations; a square is a product."""
 
     def match(graph: ForwardGraph, node: NodeProto) -> Match | None:
+        if kind == "Mul" and node.op_type == "Pow" and is_batched(graph, node.input[0]):
+            exponent = graph.constant(node.input[1])
+            square = exponent is not None and exponent.size == 1 and exponent.item() == 2
+            return Match((node.input[0],) * 2) if square else None
         if node.op_type != kind or not all(is_batched(graph, name) for name in node.input):
             return None
         inputs = tuple(node.input)

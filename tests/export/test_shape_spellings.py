@@ -86,6 +86,14 @@ SPELLINGS: dict[str, tuple[list[Node], dict[str, Any], int, list[str]]] = {
         {"axis": np.array([2], INT)}, 192, ["Reshape", "Reshape"]),
     "flatten-from-the-second": ([("Flatten", ["x"], {"axis": 1})], {}, 192, ["Reshape"]),
     "dropout": ([("Dropout", ["x"], {})], {}, 192, []),
+    "sum": ([("ReduceSum", ["x", "axes"], {"keepdims": 0})], {"axes": np.array([1, -1], INT)}, 6, ["Mean", "Scale"]),
+    "square": ([("Pow", ["x", "two"], {})], {"two": np.float32(2)}, 192, ["Mul"]),
+    "pixel-shuffle": (
+        [("DepthToSpace", ["x"], {"blocksize": 2, "mode": "CRD"})], {}, 192, ["Reshape", "Transpose", "Reshape"]),
+    "depth-to-space": (
+        [("DepthToSpace", ["x"], {"blocksize": 2})], {}, 192, ["Reshape", "Transpose", "Reshape"]),
+    "space-to-depth": (
+        [("SpaceToDepth", ["x"], {"blocksize": 2})], {}, 192, ["Reshape", "Transpose", "Reshape"]),
     "scalar-on-the-left": (
         [("Sub", ["one", "x"], {}), ("Div", ["y0", "two"], {}), ("Neg", ["y1"], {})],
         {"one": np.float32(1), "two": np.array([[2.0]], np.float32)}, 192, ["Scale"] * 3),
