@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 SHAPE, CLASSES = (3, 4, 5), 3
+FEATURES = 4 * 4 * 5
 
 
 class Function(nn.Module):
@@ -32,13 +33,33 @@ class Around(nn.Module):
 
     def __init__(self, middle: nn.Module) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(SHAPE[0], 4, 1)
-        self.stem.weight.data *= 5  # every branch of every activation is taken
+        self.stem = steep_stem()
         self.middle = middle
-        self.head = nn.Linear(4 * SHAPE[1] * SHAPE[2], CLASSES)
+        self.head = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, x):
         return self.head(torch.flatten(self.middle(self.stem(x)), 1))
+
+
+class Branches(nn.Module):
+    """Many activations side by side, each after a convolution of its own: captured once, checked one by one."""
+
+    def __init__(self, middles: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.stems = nn.ModuleDict({name: steep_stem() for name in middles})
+        self.middles = nn.ModuleDict(middles)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        values = [middle(self.stems[name](x)) for name, middle in self.middles.items()]
+        return self.head(torch.flatten(sum(values[1:], values[0]), 1))
+
+
+def steep_stem() -> nn.Conv2d:
+    """So that every piece of every activation is reached."""
+    stem = nn.Conv2d(SHAPE[0], 4, 1)
+    stem.weight.data *= 5
+    return stem
 
 
 class Tokens(nn.Module):

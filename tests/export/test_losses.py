@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ class Maps(nn.Module):
         return torch.relu(self.conv(x))
 
 
+@cache
 def policy(name: str, shape: tuple[int, ...]) -> Source:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -239,7 +241,7 @@ def test_losses_that_do_not_fit_are_refused():
     ):
         loss_named(MSE, 0.1)
     with pytest.raises(ExportError, match=r"shape \(5, 3\); expected logits \(N, classes\)"):
-        adaptation(replace(policy(MSE, (T, 4)), loss=CE))
+        adaptation(replace(policy(MSE, (T, 4)), network=policy(MSE, (T, 4)).captured, loss=CE))
     without = nn.Sequential(nn.Linear(4, A))
     with pytest.raises(
         ExportError, match=r"needs one parameter log_std of shape \(3,\) in a torch module, got none"
