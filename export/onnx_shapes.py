@@ -171,11 +171,15 @@ def _inferred(file: Path, model: ModelProto) -> Shapes:
 
 
 def _fixed(info: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """The shape, if every axis is a number."""
+    """The shape, if every axis is a possible number."""
     if not info.type.tensor_type.HasField("shape"):
         return None
     dims = info.type.tensor_type.shape.dim
-    return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
+    return tuple(dim.dim_value for dim in dims) if all(map(_is_size, dims)) else None
+
+
+def _is_size(dim: Any) -> bool:
+    return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
 
 
 def _fold(model: ModelProto, params: frozenset[str], shapes: Shapes, known: Constants) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from edge_adapt.export import ExportError, export_bundle
 from edge_adapt.export.onnx_file import load_onnx
+from edge_adapt.export.onnx_import import import_forward
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from torch import nn
@@ -357,6 +358,24 @@ def test_what_cannot_be_loaded_is_one_line_that_names_the_file(name, tmp_path, c
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) - len(str(path)) < 350
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_bytes_are_refused_or_read_but_never_crash(seed, tmp_path):
+    whole = by_torch(tmp_path / "m.onnx", dynamo=False, opset=17)
+    content = np.fromfile(whole, np.uint8)
+    rng = np.random.default_rng(seed)
+    refusals = []
+    for _ in range(25):
+        damaged = content.copy()
+        damaged[rng.integers(len(content), size=4)] = rng.integers(256, size=4)
+        damaged.tofile(tmp_path / "damaged.onnx")
+        try:
+            import_forward(*load_onnx(tmp_path / "damaged.onnx"))
+        except ExportError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 5
+    assert all(len(text.splitlines()) == 1 for text in refusals)
 
 
 def test_open_axes_are_fixed_by_the_shape_of_a_sample(tmp_path):
