@@ -82,6 +82,21 @@ def test_outputs_and_loss_are_torchs():
         np.testing.assert_allclose(by_onnxruntime()[key], expected()[key], rtol=1e-5, atol=1e-5)
 
 
+def test_all_gradients_together_are_a_finite_difference_of_the_loss():
+    one, rng = branches(), np.random.default_rng(11)
+    steps = {
+        key: rng.normal(size=interpreted()[f"grad::{key}"].shape) for key, _ in one.module.named_parameters()
+    }
+    known = one.values()
+
+    def loss(size):
+        moved = {key: known[key] + size * step for key, step in steps.items()}
+        return float(interpret(one.program, {**known, **moved}, ["loss"], np.float64)["loss"])
+
+    slope = sum(np.vdot(step, interpreted()[f"grad::{key}"]) for key, step in steps.items())
+    assert (loss(1e-6) - loss(-1e-6)) / 2e-6 == pytest.approx(slope, rel=1e-6)
+
+
 def test_tokens_and_another_batch():
     torch.manual_seed(6)
     middle = nn.Sequential(nn.GELU(), nn.PReLU(4), nn.SiLU(), nn.ReLU6(), nn.Softmax(-1))
