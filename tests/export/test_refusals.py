@@ -240,6 +240,8 @@ MODULES = {
     "no-output": (NoOutput(), r"^NoOutput: it returns nothing; wrap it"),
     "layer-used-twice": (Twice(), r"parameter 'stem.weight' is used more than once \(by 'stem' and 'stem'\)"),
     "tied-parameters": (tied(), r"^Net: parameters 'stem.weight' and 'middle.weight' are one tensor"),
+    "complex-parameters": (Net(nn.Linear(12, 12, dtype=torch.complex64)), r"'middle.weight' is torch.complex64"),
+    "lazy-parameters": (Net(nn.LazyLinear(12)), r"^Net: parameter 'middle.weight' is not initialised; run"),
     "input-not-used": (Constant(), r"^Constant: its output does not depend on its input"),
     "no-parameters": (Parameterless(), r"^Parameterless: the module has no parameters; there is nothing to adapt"),
     "not-to-be-copied": (Holding(), r"^Holding: the module cannot be copied"),
