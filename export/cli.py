@@ -42,10 +42,19 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option(
     "--mean", callback=_numbers, metavar="A,B,C", help="The input is images: mean per channel, on value/255."
 )
-@click.option("--std", callback=_numbers, metavar="A,B,C", help="Standard deviation per channel; goes with --mean.")
-@click.option("--dry-run", is_flag=True, help="Only list every node, its rule and what it stores; write nothing.")
+@click.option(
+    "--std", callback=_numbers, metavar="A,B,C", help="Standard deviation per channel; goes with --mean."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only list every node, its rule and what it stores; write nothing."
+)
 def command(
-    run: Path | None, out: Path | None, ort_training: bool, from_onnx: Path | None, dry_run: bool, **options: Any
+    run: Path | None,
+    out: Path | None,
+    ort_training: bool,
+    from_onnx: Path | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Write the bundle of RUN, a run directory of `meta-train run`, or of a forward ONNX file.
 
@@ -58,7 +67,7 @@ def command(
         raise click.UsageError("missing option '-o' / '--out'")
     settings = _settings(model, options)
     if dry_run or out is None:
-        _dry_run(model)
+        _dry_run(model, options["loss"])
         return
     target = export_bundle(model, out, ort_training=ort_training, **settings)
     size_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
@@ -87,11 +96,13 @@ def _image_spec(model: Path, mean: tuple[float, ...], std: tuple[float, ...]) ->
     return InputSpec(*shape, mean=mean, std=std)
 
 
-def _dry_run(model: Path) -> None:
+def _dry_run(model: Path, loss: str | None) -> None:
     from .coverage import coverage_report
+    from .losses import DEFAULT
 
-    report = coverage_report(model)
-    click.echo(report.text)
+    report = coverage_report(model, loss=loss or DEFAULT)
+    if report.text:
+        click.echo(report.text)
     if report.refusal is not None:
         raise EdgeAdaptError(report.refusal)
 
