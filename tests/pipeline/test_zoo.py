@@ -28,7 +28,7 @@ from .zoo import SAMPLES, STEPS, ZOO, Task, adapted_logits, module_of, step_size
 
 SCRIPT = Path(__file__).with_name("zoo_ort_training.py")
 TOLERANCE, EXPORT_SECONDS = 1e-4, 60
-BATCH_NORM = ("conv4", "resnet18", "motion-cnn")
+BATCH_NORM = ("conv4", "motion-cnn")
 VARIANTS = (*ZOO, *(f"{name}, batch norm" for name in BATCH_NORM))
 
 
