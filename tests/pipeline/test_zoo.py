@@ -20,6 +20,7 @@ from edge_adapt.edge import Bundle
 from edge_adapt.edge.plan import search_plan
 from edge_adapt.export import export_bundle
 from edge_adapt.export.converters import fold_batch_norm
+from edge_adapt.export.coverage import coverage_report
 from edge_adapt.export.ort_training import generate
 from edge_adapt.export.ort_training.artifacts import write_request
 from numpy.typing import NDArray
@@ -127,3 +128,9 @@ def test_ort_training_adapts_as_torch_does(
     error = ort_training_results / variant / "error.txt"
     assert not error.exists(), error.read_text()
     exported(variant).check(np.load(ort_training_results / variant / "logits.npy"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_we_write_we_read(variant: str, exported: Callable[[str], Exported]) -> None:
+    report = coverage_report(exported(variant).path / "eval.onnx")
+    assert report.refusal is None, report.text
