@@ -25,8 +25,8 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 
 
 @click.command(
-    epilog="Examples: export-bundle runs/glyphs -o bundle/;  export-bundle --from-onnx model.onnx -o bundle/ "
-    "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --layers 'classifier*' --step-size 0.01",
+    epilog="\b\nExamples:\n  export-bundle runs/glyphs -o bundle/\n"
+    "  export-bundle --from-onnx model.onnx -o bundle/ --layers 'classifier*'",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="edge-adapt", prog_name="export-bundle")
