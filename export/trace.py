@@ -116,9 +116,11 @@ def place(node: fx.Node) -> str:
 
 
 def _check_outputs(module: nn.Module, program: ExportedProgram) -> None:
-    outputs = program.graph_signature.user_outputs
-    if len(outputs) != 1 or not isinstance(outputs[0], str):
-        returned = "nothing" if outputs in ((), (None,)) else f"{len(outputs)} values"
+    outputs, form = program.graph_signature.user_outputs, program.call_spec.out_spec
+    packed = form is not None and not form.is_leaf()
+    if len(outputs) != 1 or not isinstance(outputs[0], str) or packed:
+        one = f"a {getattr(form.type, '__name__', form.type)}" if packed and form else "1 value"
+        returned = "nothing" if outputs in ((), (None,)) else f"{len(outputs)} values" if outputs[1:] else one
         raise ExportError(
             f"{type(module).__name__}: it returns {returned}; wrap it in a module that returns one tensor"
         )
