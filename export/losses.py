@@ -46,6 +46,8 @@ class Loss:
 
     def check(self, output_shape: Shape) -> None:
         """Raise ExportError unless the module's output (without the batch) is what this loss takes."""
+        if not output_shape:
+            raise ExportError("the module returns one number per sample, shape (N,); return (N, 1)")
         if self.ranks and len(output_shape) not in self.ranks:
             raise ExportError(
                 f"the module's output has shape {output_shape}; expected {self.expects} for loss {self.name}"

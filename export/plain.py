@@ -148,7 +148,10 @@ def _converted(
     module: nn.Module, settings: Settings, spec: InputSpec | ArraySpec
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Rewrite what the exporter cannot take as it is; notes say what was changed."""
-    module, notes = batch_first_attention(module)
+    types = sorted({str(value.dtype) for value in module.parameters() if value.dtype != torch.float32})
+    cast = tuple(f"weights converted from {name} to float32" for name in types)
+    module, attending = batch_first_attention(module)
+    notes = (*cast, *attending)
     if settings.batch_norm == "group-norm":
         images = None if settings.calibration is None else _network_inputs(settings.calibration[0], spec)
         tensors = None if images is None else torch.from_numpy(images)

@@ -12,6 +12,7 @@ _RANDOM = "random numbers make the training irreproducible; remove them (dropout
 _REDUCED = "use a mean (times a number, for a sum) or a max-pool over fixed windows"
 _LOOP = "write the loop out, with a fixed number of rounds"
 _POWER = "multiply the value by itself, or use one of the supported activations"
+_ROOT = "use a norm layer (LayerNorm, GroupNorm) where a value is divided by its own size"
 _SMOOTH = "use one of the supported activations: relu, gelu, silu, elu, sigmoid, tanh, hardswish"
 
 SUGGESTIONS: dict[str, str] = {
@@ -47,15 +48,15 @@ SUGGESTIONS: dict[str, str] = {
     "Bernoulli": _RANDOM,
     "Dropout": _RANDOM,
     "ReduceSum": _REDUCED,
-    "ReduceMax": _REDUCED,
+    "ReduceMax": "the maximum over space is supported; over channels use a mean, or a sum weighted by a softmax",
     "ReduceMin": _REDUCED,
     "ReduceProd": _REDUCED,
-    "ReduceL2": _REDUCED,
+    "ReduceL2": _ROOT,
     "ReduceL1": _REDUCED,
     "LpPool": _REDUCED,
     "Pow": _POWER,
-    "Sqrt": _POWER,
-    "Reciprocal": _POWER,
+    "Sqrt": _ROOT,
+    "Reciprocal": _ROOT,
     "Div": "divide by a constant, or use a norm layer",
     "Exp": _SMOOTH,
     "Log": _SMOOTH,

@@ -95,7 +95,7 @@ class Buffer:
         return max(segment.bytes for segment in self.segments)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StepProgram:
     """One gradient step (or one forward pass) as a flat list.
 
@@ -119,7 +119,7 @@ class StepProgram:
     outputs: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lowered:
     """An adaptation (or a prediction) ready to be planned.
 

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType
 
 from ..losses import answer_tensors
 from ..lower.table import Lowered
@@ -65,15 +66,19 @@ def static_bytes(
 
 
 def table_bytes(lowered: Lowered) -> int:
-    """Return the bytes of all Python objects of the step table, each counted once (`sys.getsizeof`)."""
-    seen: set[int] = set()
+    """Return the bytes of all Python objects of the step table, each counted once (`sys.getsizeof`).
+
+    Equal numbers and texts count as one object each, whether Python made one or two: equal tables have equal sizes.
+    """
+    seen: set[object] = set()
     pending: list[object] = [lowered]
     total = 0
     while pending:
         item = pending.pop()
-        if id(item) in seen:
+        key = (type(item), item) if isinstance(item, (int, float, str, NoneType)) else id(item)
+        if key in seen:
             continue
-        seen.add(id(item))
+        seen.add(key)
         total += sys.getsizeof(item)
         if isinstance(item, Mapping):
             pending.extend((*item.keys(), *item.values()))
@@ -81,5 +86,4 @@ def table_bytes(lowered: Lowered) -> int:
             pending.extend(item)
         elif is_dataclass(item):
             pending.extend(getattr(item, field.name) for field in fields(item))
-            pending.append(getattr(item, "__dict__", None))
     return total

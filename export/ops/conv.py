@@ -29,7 +29,7 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if weight is None or not _fits(weight, bias, x, y, groups):
         raise ExportError(
             f"{graph.described(node)}: expected a weight and a bias that are parameters as they are, or constants; "
-            "compute no weight from another tensor"
+            "compute no weight from another tensor (weight_norm: remove it with torch.nn.utils.parametrize first)"
         )
     kernel = list(weight.value.shape[2:])
     geometry = {

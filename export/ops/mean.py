@@ -20,7 +20,8 @@ def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
     axes = reduced_axes(graph, node)
     if not axes or 0 in axes:
         raise ExportError(
-            f"{graph.described(node)}: a mean over axes {axes}; expected fixed axes without the batch (axis 0)"
+            f"{graph.described(node)}: a mean over axes {axes}; expected fixed axes without the batch (axis 0), "
+            "samples never mix; use a norm layer instead"
         )
     keep = node.op_type == "GlobalAveragePool" or attributes(node).get("keepdims", 1)
     return Match((node.input[0],), attrs={"axes": axes, "keepdims": int(keep)})

@@ -237,3 +237,15 @@ def test_a_single_micro_batch_keeps_accumulators_only_from_their_first_write_on(
         return first - program.body[0]
 
     assert terms(2) < 0 < terms(4)
+
+
+def test_the_smallest_feasible_budget_does_not_depend_on_the_budget_asked_for() -> None:
+    named = set()
+    for budget in (1, 10_000, 50_000):
+        with pytest.raises(BudgetError) as caught:
+            small(memory_budget=budget)
+        named.add(caught.value.smallest_bytes)
+    (smallest,) = named
+    assert small(memory_budget=smallest).planned_peak_bytes <= smallest
+    with pytest.raises(BudgetError):
+        small(memory_budget=smallest - 1)

@@ -151,3 +151,23 @@ def test_a_wrong_setting_is_one_line_and_nothing_is_written(options, message, tm
 def test_options_of_plain_modules_do_not_go_with_a_run(tmp_path):
     with pytest.raises(UsageError, match="step_size, layers: only for a torch module"):
         export_bundle(tmp_path / "run", tmp_path / "b", step_size=0.2, layers=["head"])
+
+
+def test_one_number_per_sample_without_an_axis_is_refused(tmp_path):
+    class Scalar(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.line(x)[:, 0]
+
+    with pytest.raises(ExportError, match=r"shape \(N,\); return \(N, 1\)"):
+        export_bundle(Scalar(), tmp_path / "b", example_input=np.zeros((1, 3)), loss="mean-squared-error")
+
+
+def test_weights_of_another_type_are_noted(tmp_path):
+    module = stack(head=nn.Linear(3, 2)).half()
+    export_bundle(module, tmp_path / "b", example_input=np.zeros((1, 3), np.float32))
+    notes = Bundle.open(tmp_path / "b").files.manifest.provenance["notes"]
+    assert notes == ["weights converted from torch.float16 to float32"]
