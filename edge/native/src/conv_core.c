@@ -17,9 +17,12 @@ static int64_t panel_bytes(const ea_blocking *b, int taps) {
     return aligned_bytes((int64_t)b->channels * taps * b->columns * 4);
 }
 
+static int64_t offset_bytes(const ea_blocking *b, int taps) {
+    return aligned_bytes(((int64_t)b->channels * taps + EA_LOOK_AHEAD) * 4);
+}
+
 int64_t core_bytes(const ea_blocking *b, int taps) {
-    int64_t offsets = aligned_bytes((int64_t)b->channels * taps * 4);
-    return panel_bytes(b, taps) + offsets + aligned_bytes((int64_t)taps * WIDEST_TILE * 4);
+    return panel_bytes(b, taps) + offset_bytes(b, taps) + aligned_bytes((int64_t)taps * WIDEST_TILE * 4);
 }
 
 /* index[t][j] = place in a map of what output position first + j reads at tap t, -1 outside; returns whether all
@@ -80,6 +83,7 @@ static void fill_offsets(const ea_core *core, int channels, int32_t *offsets) {
         for (int i = 0; i < core->y.taps; i++)
             for (int k = 0; k < core->x.taps; k++)
                 *offsets++ = (int32_t)(c * core->a_channel + i * core->y.a + k * core->x.a);
+    memset(offsets, 0, EA_LOOK_AHEAD * 4);
 }
 
 /* Where a tile goes: as whole rows where output positions are consecutive, else place by place. */
@@ -123,7 +127,7 @@ void core_run(const ea_core *core, const ea_blocking *blocking, range rows, rang
     int taps = core->y.taps * core->x.taps;
     float *panel = workspace;
     int32_t *offsets = (int32_t *)((char *)workspace + panel_bytes(blocking, taps));
-    int32_t *index = offsets + aligned_bytes((int64_t)blocking->channels * taps * 4) / 4;
+    int32_t *index = offsets + offset_bytes(blocking, taps) / 4;
     fill_offsets(core, blocking->channels, offsets);
     for (int start = positions.first; start < positions.last; start += blocking->columns) {
         range columns = {start, smaller(positions.last, start + blocking->columns)};

@@ -5,6 +5,5 @@
 #include "abi.h"
 
 ea_run ea_fc_run, ea_fc_input_grad_run, ea_fc_weight_grad_run, ea_fc_weight_grad_sparse_run;
-ea_need ea_no_workspace;
 
 #endif

@@ -54,7 +54,10 @@ static void put(const ea_target *to, const float *tile, int width) {
         FOR_ROWS FOR_VECTORS sums[r][v] = (T){0};                                               \
         const float *bp = p->b;                                                                 \
         const int32_t *offset = p->offset;                                                      \
-        for (int k = 0; k < p->depth; k++, bp += p->b_row) MULTIPLY_ADD(p->a + offset[k])       \
+        for (int k = 0; k < p->depth; k++, bp += p->b_row) {                                    \
+            __builtin_prefetch(p->a + offset[k + EA_LOOK_AHEAD] + k % 8 * 16);                  \
+            MULTIPLY_ADD(p->a + offset[k])                                                      \
+        }                                                                                       \
         WRITE_TILE                                                                              \
     }                                                                                           \
     INLINE void NAME##_runs(const int rows, const ea_run_product *p, const ea_target *to) {     \

@@ -7,7 +7,9 @@
 
 #include "vec.h"
 
-/* A[r][k] = a[r*row + offset[k]];  B[k][j] = b[k*b_row + j]. */
+/* A[r][k] = a[r*row + offset[k]];  B[k][j] = b[k*b_row + j]. The offsets go on for EA_LOOK_AHEAD entries, which say
+   what to fetch ahead (eight lines from there on: the weights of a few rows and taps that lie together). */
+enum { EA_LOOK_AHEAD = 18 };
 typedef struct {
     const float *a;
     ptrdiff_t row;

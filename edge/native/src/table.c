@@ -1,9 +1,13 @@
 /* The operations by code. */
 #include "abi.h"
 
+#include "attention.h"
 #include "conv.h"
 #include "fc.h"
-#include "vec.h"
+#include "loss.h"
+#include "pointwise.h"
+#include "pool.h"
+#include "sums.h"
 
 #ifdef _OPENMP
 #define PARALLEL 1
@@ -11,7 +15,7 @@
 #define PARALLEL 0
 #endif
 
-int64_t ea_no_workspace(const ea_call *call) {
+static int64_t no_workspace(const ea_call *call) {
     (void)call;
     return 0;
 }
@@ -21,10 +25,29 @@ static const ea_operation operations[] = {
     {"ConvInputGrad", ea_conv_input_grad_run, ea_conv_input_grad_need},
     {"ConvWeightGrad", ea_conv_weight_grad_run, ea_conv_weight_grad_need},
     {"ConvWeightGradSparse", ea_conv_weight_grad_sparse_run, ea_conv_weight_grad_sparse_need},
-    {"Fc", ea_fc_run, ea_no_workspace},
-    {"FcInputGrad", ea_fc_input_grad_run, ea_no_workspace},
-    {"FcWeightGrad", ea_fc_weight_grad_run, ea_no_workspace},
-    {"FcWeightGradSparse", ea_fc_weight_grad_sparse_run, ea_no_workspace},
+    {"Fc", ea_fc_run, no_workspace},
+    {"FcInputGrad", ea_fc_input_grad_run, no_workspace},
+    {"FcWeightGrad", ea_fc_weight_grad_run, no_workspace},
+    {"FcWeightGradSparse", ea_fc_weight_grad_sparse_run, no_workspace},
+    {"GroupNorm", ea_group_norm_run, no_workspace},
+    {"GroupNormInputGrad", ea_group_norm_input_grad_run, no_workspace},
+    {"BiasGrad", ea_bias_grad_run, no_workspace},
+    {"ScaleGrad", ea_scale_grad_run, no_workspace},
+    {"ScaleGradSparse", ea_scale_grad_sparse_run, no_workspace},
+    {"Relu", ea_relu_run, no_workspace},
+    {"MaskGrad", ea_mask_grad_run, no_workspace},
+    {"MaxPool", ea_max_pool_run, ea_max_pool_need},
+    {"MaxPoolGrad", ea_max_pool_grad_run, no_workspace},
+    {"Add", ea_add_run, no_workspace},
+    {"Sub", ea_sub_run, no_workspace},
+    {"Mul", ea_mul_run, no_workspace},
+    {"SgdUpdate", ea_sgd_update_run, no_workspace},
+    {"Zero", ea_zero_run, no_workspace},
+    {"Reshape", ea_reshape_run, no_workspace},
+    {"ChannelAttention", ea_channel_attention_run, ea_channel_attention_need},
+    {"SelectChannels", ea_select_channels_run, no_workspace},
+    {"SoftmaxCrossEntropy", ea_softmax_cross_entropy_run, no_workspace},
+    {"MeanSquaredError", ea_mean_squared_error_run, no_workspace},
 };
 
 enum { COUNT = sizeof(operations) / sizeof(*operations) };

@@ -35,6 +35,13 @@
 #define MOST_TILE_ROWS 14
 #define INLINE static inline __attribute__((always_inline))
 
+/* Before a loop whose rounds do not depend on each other, although an output may be an input's memory. */
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 typedef float vec_any __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
