@@ -43,11 +43,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     library = native.load(chosen.variant) if chosen.variant else native.best()
-    rows = [
-        row
-        for layer in LAYERS
-        for row in measure(library, layer, chosen.threads, chosen.rounds)
-    ]
+    rows = [row for layer in LAYERS for row in measure(library, layer, chosen.threads, chosen.rounds)]
     if chosen.json:
         print(json.dumps(rows))
     else:
@@ -131,12 +127,16 @@ def torch_calls(layer: str) -> dict[str, Callable[[], None]]:
 
 def show(rows: list[dict[str, Any]], instruction_set: str) -> None:
     """Print a table."""
-    print(f"GFLOP/s, native ({instruction_set}) / torch {torch.__version__} = ratio, {rows[0]['threads']} thread(s)")
+    print(
+        f"GFLOP/s, native ({instruction_set}) / torch {torch.__version__} = ratio, {rows[0]['threads']} thread(s)"
+    )
     print(f"{'layer':>14}" + "".join(f"{kind:>26}" for kind in KINDS))
     for layer in LAYERS:
         cells = {row["kernel"]: row for row in rows if row["layer"] == layer}
         texts = [
-            "{native_gflops:.0f} / {torch_gflops:.0f} = {ratio:.2f}".format(**cells[kind]) if kind in cells else "-"
+            "{native_gflops:.0f} / {torch_gflops:.0f} = {ratio:.2f}".format(**cells[kind])
+            if kind in cells
+            else "-"
             for kind in KINDS
         ]
         print(f"{layer:>14}" + "".join(f"{text:>26}" for text in texts))

@@ -93,7 +93,9 @@ class Library:
         self, kind: str, inputs: Shapes, outputs: Shapes, attrs: Attrs, threads: int = 1
     ) -> int:
         """Return the workspace of one call, from the shapes (of packed tensors: (N, bytes)) alone."""
-        call = _call([_shaped(s) for s in inputs], [_shaped(s) for s in outputs], encoded(kind, attrs), threads)
+        call = _call(
+            [_shaped(s) for s in inputs], [_shaped(s) for s in outputs], encoded(kind, attrs), threads
+        )
         return int(self._library.ea_workspace_bytes(self.codes[kind], ctypes.byref(call)))
 
     def run(
@@ -168,7 +170,9 @@ def supported(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
 def load(name: str) -> Library:
     """Return the variant of that name; raises NotBuiltError where it was not compiled."""
     if name not in built():
-        raise NotBuiltError(f"native kernels: no variant {name!r}; install a C compiler, then edge-adapt again")
+        raise NotBuiltError(
+            f"native kernels: no variant {name!r}; install a C compiler, then edge-adapt again"
+        )
     return Library(built()[name])
 
 
