@@ -2,14 +2,17 @@
 
 #include "gemm.h"
 
-enum { DEPTH = 768, PANEL_BYTES = 196608, SMALL_A_BYTES = 400000, MOST_TILES = 4 };
+/* A weight of SMALL_WEIGHT bytes stays in cache: its panels span all channels and, where they are small, several tiles,
+   so that rows of the output are written in longer pieces. A larger one is read once for several tiles. */
+enum { DEPTH = 768, PANEL_BYTES = 196608, SMALL_PANEL = 32768, SMALL_WEIGHT = 400000, MOST_TILES = 8 };
 
 ea_blocking core_blocking(int rows, int channels, int taps, int positions) {
-    ea_blocking b = {smaller(channels, larger(1, DEPTH / taps)), 0};
-    if ((int64_t)rows * channels * taps * 4 < SMALL_A_BYTES) b.channels = channels; /* the weight stays in cache */
-    int tile_bytes = b.channels * taps * WIDEST_TILE * 4, tiles = 1;
-    if (b.channels < channels) tiles = larger(1, smaller(MOST_TILES, PANEL_BYTES / tile_bytes));
-    b.columns = smaller(tiles, ceil_div(positions, WIDEST_TILE)) * WIDEST_TILE;
+    int small = (int64_t)rows * channels * taps * 4 < SMALL_WEIGHT;
+    ea_blocking b = {small ? channels : smaller(channels, larger(1, DEPTH / taps)), 0};
+    int64_t tile_bytes = (int64_t)b.channels * taps * WIDEST_TILE * 4;
+    int fit = (int)((b.channels < channels ? PANEL_BYTES : SMALL_PANEL) / tile_bytes);
+    int tiles = smaller(larger(1, smaller(MOST_TILES, fit)), ceil_div(positions, WIDEST_TILE));
+    b.columns = tiles * WIDEST_TILE;
     return b;
 }
 

@@ -10,7 +10,7 @@
 #include "parallel.h"
 #include "window.h"
 
-enum { PANEL_BYTES = 131072, TAPS_AT_ONCE = 9 };
+enum { PANEL_BYTES = 65536, TAPS_AT_ONCE = 9 };
 
 typedef struct {
     ea_conv c;

@@ -38,7 +38,8 @@ static window adjoint(const ea_conv *c) {
     return make_window(axes[0], axes[1]);
 }
 
-/* Pieces of a thread's workspace: the strip, one row of gy with zeros at its end, tap places, weights or sums. */
+/* Pieces of a thread's workspace: the strip, one row of gy with zeros at its end, weights or vectors of sums by tap, places of
+   the taps in the strip. */
 typedef struct {
     float *strip, *row, *taps;
     int32_t *place;
@@ -46,13 +47,13 @@ typedef struct {
 
 static int64_t window_elements(const window *w) {
     int taps = w->rows.kernel * w->columns.kernel;
-    return (int64_t)strip_input_rows(w) * row_elements(w) + round_up(w->columns.out) + 2 * taps;
+    return (int64_t)strip_input_rows(w) * row_elements(w) + round_up(w->columns.out) + (STEP + 1) * taps;
 }
 
 static pieces carve(const window *w, float *memory) {
     float *row = memory + (ptrdiff_t)strip_input_rows(w) * row_elements(w);
     float *taps = row + round_up(w->columns.out);
-    pieces p = {memory, row, taps, (int32_t *)(taps + w->rows.kernel * w->columns.kernel)};
+    pieces p = {memory, row, taps, (int32_t *)(taps + STEP * w->rows.kernel * w->columns.kernel)};
     for (int i = 0, t = 0; i < w->rows.kernel; i++)
         for (int k = 0; k < w->columns.kernel; k++, t++) {
             int across = k * w->columns.dilation, stride = w->columns.stride;
@@ -190,17 +191,18 @@ static void scatter_part(const void *context, int thread, int threads) {
     }
 }
 
-/* sums[t] += products of the rows of gy (zeros at its end) and the strip at `count` taps. */
+/* sums[t] (a vector each) += products of a row of gy (zeros at its end) and the strip at `count` taps. */
 INLINE void dot_row(const int count, const float *base, const int32_t *place, const float *gy, int width, float *sums) {
     vec8 total[9];
-    for (int t = 0; t < count; t++) total[t] = (vec8){0};
+#pragma GCC unroll 9
+    for (int t = 0; t < count; t++) total[t] = load8(sums + STEP * t);
     for (int x = 0; x < width; x += STEP) {
         vec8 g = load8(gy + x);
 #pragma GCC unroll 9
         for (int t = 0; t < count; t++) total[t] += g * load8(base + place[t] + x);
     }
 #pragma GCC unroll 9
-    for (int t = 0; t < count; t++) sums[t] += sum8(total[t]);
+    for (int t = 0; t < count; t++) store8(sums + STEP * t, total[t]);
 }
 
 static void dot_strip(const job *j, const pieces *p, const float *gy, int first, int last) {
@@ -209,9 +211,9 @@ static void dot_strip(const job *j, const pieces *p, const float *gy, int first,
         const float *base = p->strip + (ptrdiff_t)(row - first) * j->w.rows.stride * row_elements(&j->w);
         memcpy(p->row, gy + (ptrdiff_t)row * width, (size_t)width * 4);
         int t = 0;
-        for (; t + 9 <= taps; t += 9) dot_row(9, base, p->place + t, p->row, width, p->taps + t);
-        for (; t + 5 <= taps; t += 5) dot_row(5, base, p->place + t, p->row, width, p->taps + t);
-        for (; t < taps; t++) dot_row(1, base, p->place + t, p->row, width, p->taps + t);
+        for (; t + 9 <= taps; t += 9) dot_row(9, base, p->place + t, p->row, width, p->taps + STEP * t);
+        for (; t + 5 <= taps; t += 5) dot_row(5, base, p->place + t, p->row, width, p->taps + STEP * t);
+        for (; t < taps; t++) dot_row(1, base, p->place + t, p->row, width, p->taps + STEP * t);
     }
 }
 
@@ -226,13 +228,13 @@ static void weight_part(const void *context, int thread, int threads) {
         for (int at = groups.first * c->outputs; at < groups.last * c->outputs; at++) {
             ptrdiff_t map = (ptrdiff_t)sample * c->groups + at / c->outputs;
             ptrdiff_t output = (ptrdiff_t)sample * c->groups * c->outputs + at;
-            memset(p.taps, 0, (size_t)taps * 4);
+            memset(p.taps, 0, (size_t)taps * STEP * 4);
             for (int y = 0; y < c->rows.out; y += strip) {
                 fill_strip(&j->w, j->x + map * plane_of(c), y, p.strip);
                 dot_strip(j, &p, j->gy + output * positions_of(c), y, smaller(y + strip, c->rows.out));
             }
             float factor = j->sample_weight[sample] * (j->bw ? j->bw[output] : 1) * (j->fw ? j->fw[map] : 1);
-            for (int t = 0; t < taps; t++) j->result[(ptrdiff_t)at * taps + t] += factor * p.taps[t];
+            for (int t = 0; t < taps; t++) j->result[(ptrdiff_t)at * taps + t] += factor * sum8(load8(p.taps + STEP * t));
         }
 }
 
