@@ -36,7 +36,8 @@ def assemble(config: RunConfig, spec: InputSpec) -> Parts:
         ConfigError: the backbone cannot work on such images or be meta-trained, or the method not on it.
     """
     try:
-        module = build_backbone(config.backbone, spec.shape, config.task.ways, config.seed)
+        options = config.architecture.options
+        module = build_backbone(config.backbone, spec.shape, config.task.ways, config.seed, options)
         network = Network(module, spec.shape)
     except ValueError as error:
         raise ConfigError(f"backbone: {config.backbone}: {error}") from None

@@ -89,6 +89,24 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class ArchitectureConfig:
+    """The backbone's own options; what is not given keeps the backbone's default, what it lacks is refused."""
+
+    norm: str | None = None
+    """ "group" or "batch"."""
+    pool: str | None = None
+    """ "max" or "average" (4Conv, ResNet12)."""
+    width: float | None = None
+    """Multiplies all channels, where the paper has such a multiplier."""
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What was given, by name."""
+        given = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The outer loop."""
 
@@ -135,6 +153,7 @@ class RunConfig:
         recipe: the name it started from.
         seed: of the initial weights and the training tasks; validation and test tasks are always the same.
         backbone: one of `BACKBONES`.
+        architecture: options of the backbone.
 
     Raises:
         ConfigError: naming the field, what was expected and what was given.
@@ -145,6 +164,7 @@ class RunConfig:
     recipe: str = ""
     seed: int = 0
     backbone: str = "conv4"
+    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     method: MethodSection = field(default_factory=MethodSection)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import features
 
-from .engines import ENGINES
+from .engines import installed_engines
 from .measure import PeakMeter
 from .units import format_bytes
 
@@ -37,7 +37,7 @@ def facts(
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "blas": _blas(),
         "blas_threads": environment.get(THREAD_VARIABLE),
-        "engines": list(ENGINES),
+        "engines": installed_engines(),
         "peaks_measurable": meter.peak_bytes is not None,
         "jpeg": features.check("jpg"),
         "available_bytes": _available_bytes(meminfo),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import BundleError, EdgeAdaptError
 from .inputs import Answers, ClassLabels, Target, Targets
-from .program import Op, Program
+from .program import Op, Program, Tensor
 
 Array: TypeAlias = NDArray[Any]
 Outputs: TypeAlias = NDArray[np.float64]
@@ -69,6 +69,13 @@ def loss_operation(program: Program) -> Op:
     if not found:
         raise BundleError("program.json: nothing writes the loss; export the bundle again")
     return found[0]
+
+
+def answer_tensors(program: Program) -> dict[str, Tensor]:
+    """Return by input part what the loss reads of every sample: labels, targets, actions and advantages."""
+    read = {name for op in program.ops(("loss",)) for name in op.inputs}
+    parts = {part: program.tensors[name] for part, name in program.inputs.items() if name in read}
+    return {p: t for p, t in parts.items() if t.batched and p not in ("images", "sample_weight")}
 
 
 def finite(outputs: NDArray[np.float32]) -> Outputs:

@@ -70,12 +70,12 @@ class Op:
 
 @dataclass(frozen=True)
 class Layer:
-    """A unit that learns with one step size per step: a conv, an fc or a norm.
+    """A unit that learns with one step size per step: a conv, an fc, a norm, or another learned tensor.
 
     Attributes:
         name: as in the model, for example "conv1".
-        kind: "conv", "fc" or "norm".
-        params: parameter tensor names in the order (weight, bias); the bias may be absent.
+        kind: "conv", "fc", "norm", "affine", "slope" or "log-std".
+        params: parameter tensor names in the order (weight, bias); one of them may be absent.
         grads: for each parameter the name of its mean-gradient tensor (`grad::PARAM`).
         index: row of the step-size table.
     """
@@ -95,7 +95,8 @@ class Program:
         tensors: every tensor by name.
         sections: operations by section name; each section is in execution order.
         layers: the layers, in forward order.
-        inputs: the program's inputs by part: `images`, `labels`, `sample_weight`, `class_mask`.
+        inputs: the program's inputs by part: `images` (the samples), what the loss reads (`labels` or `targets` or
+            `actions` and `advantages`), `sample_weight`, and for classification `class_mask`.
         outputs: `logits` and `loss` to tensor names.
         steps: K, the number of gradient steps the step sizes were learned for.
     """

@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .bundle import BundleFiles, Checkpoint, Overlay
-from .engines import Adaptation, Engine, Hooks, NonFiniteError, Progress, Weights
+from .engines import Adaptation, Engine, Hooks, NonFiniteError, Progress
 from .errors import BundleError, EdgeAdaptError, UsageError
 from .inputs import SupportSet, read_support
-from .losses import finite, log_softmax
 from .measure import PeakMeter
 from .plan import Plan, search_plan
 from .process import give_back_freed_memory, warm_up
+from .score import score
 
 OnProgress = Callable[[Progress], None]
 Prepare = Callable[[], tuple[Plan, SupportSet]]
@@ -159,48 +158,13 @@ def adapt(
             checkpoint = checkpoint.of(_key(files, plan, support, engine))
         adaptation = _adapt(files, engine, plan, support, checkpoint, progress, notify)
         weights = Overlay(files.weights, adaptation.updated)
-        logits = engine.predict(files.program, weights, support)
-        loss, accuracy = score(files, weights, logits, support)
+        loss, accuracy = score(files, engine, weights, support)
     if not math.isfinite(loss):
         raise EdgeAdaptError(
             f"the support loss is {loss} after the last step: the step sizes are too large for these samples;"
             " adapt with fewer --steps"
         )
     return Outcome(plan, support, adaptation, meter, loss, accuracy, engine.plans)
-
-
-def score(
-    files: BundleFiles, weights: Weights, outputs: NDArray[np.float32], support: SupportSet
-) -> tuple[float, float | None]:
-    """Return the mean loss of the support set, in float64, and its accuracy (None without classes).
-
-    Args:
-        files: the bundle, which names the loss.
-        weights: the adapted parameters.
-        outputs: (n, ...) for the support set; those of unused classes are left out.
-        support: the support set.
-    """
-    loss, given = files.loss, support.loss_inputs()
-    learned = loss.learned_tensors(files.program)
-    tensors = {name: weights.mapped(tensor) for name, tensor in learned.items()}
-    used = outputs[:, : len(support.class_names)] if loss.classifies else outputs
-    mean = loss.mean(used.astype(np.float64), {**given, **tensors})
-    hits = used.argmax(axis=1) == support.labels if loss.classifies else None
-    return mean, None if hits is None else float(hits.mean())
-
-
-def answer(files: BundleFiles, outputs: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
-    """Return what a prediction is: class probabilities (n, classes), or the outputs (n, ...) of other losses.
-
-    Raises:
-        EdgeAdaptError: an output is NaN or infinite; names the sample.
-    """
-    return probabilities(outputs, classes) if files.loss.classifies else finite(outputs)
-
-
-def probabilities(logits: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
-    """Return the softmax over the first `classes` outputs, (n, classes); raises on NaN and infinity."""
-    return np.asarray(np.exp(log_softmax(finite(logits[:, :classes]))))
 
 
 def _adapt(

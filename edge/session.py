@@ -31,12 +31,13 @@ from .run import (
     Outcome,
     Request,
     adapt,
-    answer,
+    check_budgets,
     check_plan,
     make_plan,
     rehearse,
     stream_support,
 )
+from .score import answer
 from .units import parse_bytes
 
 Size = str | int
@@ -172,7 +173,7 @@ class Bundle:
             notify: called with one line where a person should know (images converted, a run continued).
 
         Raises:
-            UsageError: `output` exists and is not an adapted model.
+            UsageError: `output` exists and is not an adapted model, or a budget for an engine that does not plan.
             BudgetError: nothing fits; names the smallest budget that would.
             SupportError: samples that do not fit the model or the plan, or cannot be read.
             NonFiniteError: a loss or gradient is NaN or infinite; names step and layer.
@@ -181,6 +182,7 @@ class Bundle:
         target = Path(output).absolute()
         check_target(target)
         chosen = engine_named(engine, self.files.path)
+        check_budgets(request, chosen)
         plan = make_plan(self.files, request)
         rehearse(self.files, chosen, plan)
         checkpoint = Checkpoint(target.with_name(target.name + ".partial"))

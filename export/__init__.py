@@ -87,7 +87,7 @@ def _source(
     from .plain import source_of_module, source_of_onnx
     from .source import Source
 
-    if isinstance(model, (str, PathLike)) and Path(model).suffix == ".onnx":
+    if isinstance(model, (str, PathLike)) and (Path(model).suffix == ".onnx" or Path(model).is_file()):
         return source_of_onnx(Path(model), settings, example)
     if not isinstance(model, (str, PathLike, Source)):
         if example is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..edge.program import Program
 from .autodiff import differentiate
 from .errors import ExportError
+from .losses import loss_named
 from .passes import DropFrozenAttention, apply
 from .source import Array, AttentionModule, AttentionSettings, Side, Source
 from .tape import LayerAttention
@@ -24,21 +25,15 @@ def adaptation(source: Source) -> Program:
     Gradients and updates of all layers are there; attention only for layers that are updated in some step.
 
     Raises:
-        ExportError: the module holds what no rule recognises, or its layers are not those of the source.
+        ExportError: the module holds what no rule recognises, or its layers are not those of the source, or its
+            outputs are not what the loss takes.
     """
     forward = source.captured.program
-    _check_output(source)
     attention = layer_attention(source.attention, source.settings)
     _check_norms(forward, attention)
-    whole = differentiate(forward, attention, len(source.alpha))
+    loss = loss_named(source.loss, source.label_smoothing)
+    whole = differentiate(forward, attention, len(source.alpha), loss)
     return apply(DropFrozenAttention(source.updated_layers), whole).program
-
-
-def _check_output(source: Source) -> None:
-    if len(source.captured.output_shape) != 1:
-        raise ExportError(
-            f"the module's output has shape {source.captured.output_shape}; expected logits (N, classes)"
-        )
 
 
 def _check_norms(forward: Program, attention: Mapping[str, LayerAttention]) -> None:

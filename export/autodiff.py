@@ -6,26 +6,33 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..edge.program import BATCH, Op, Program, Tensor
+from ..edge.program import Op, Program, Tensor
+from .losses import DEFAULT, LOSSES, Loss
 from .ops import RULES
 from .passes import AssignRoles, apply
 from .tape import LayerAttention, Tape
 
 
-def differentiate(forward: Program, attention: Mapping[str, LayerAttention], steps: int) -> Program:
+def differentiate(
+    forward: Program, attention: Mapping[str, LayerAttention], steps: int, loss: Loss = LOSSES[DEFAULT]
+) -> Program:
     """Add the loss, backward, attention and update sections.
 
     Args:
         forward: a program with a forward section, its layers, and `logits` among its outputs.
         attention: by layer name; layers without attention are absent.
         steps: K, rows of the step-size table.
+        loss: what is minimised; `logits` are its outputs, whatever they mean to it.
 
     Returns:
         A program whose every layer has a gradient `grad::PARAM` and an update `updated::PARAM` per parameter.
+
+    Raises:
+        ExportError: the outputs are not what the loss takes.
     """
-    tensors = dict(forward.tensors)
-    loss = _add_loss(tensors, forward.outputs["logits"])
-    ops = (*forward.sections["forward"], loss)
+    last, added = loss.operation(forward)
+    tensors = {**forward.tensors, **{tensor.name: tensor for tensor in added}}
+    ops = (*forward.sections["forward"], last)
     tape = Tape(tensors, _depending(ops, forward), attention, _readers(ops))
     for op in reversed([op for op in ops if tape.wanted.intersection(op.outputs)]):
         rule = RULES[op.kind]
@@ -38,30 +45,16 @@ def differentiate(forward: Program, attention: Mapping[str, LayerAttention], ste
         tensors=tensors,
         sections={
             **forward.sections,
-            "loss": (loss,),
+            "loss": (last,),
             "backward": tuple(tape.backward),
             "attention": tuple(tape.attending),
             "update": tuple(updates),
         },
-        inputs={**forward.inputs, **{name: name for name in loss.inputs[1:]}},
-        outputs={**forward.outputs, "loss": loss.outputs[0]},
+        inputs={**forward.inputs, **{tensor.name: tensor.name for tensor in added if tensor.role == "input"}},
+        outputs={**forward.outputs, "loss": last.outputs[0]},
         steps=steps,
     )
     return apply(AssignRoles(), program).program
-
-
-def _add_loss(tensors: dict[str, Tensor], logits: str) -> Op:
-    classes = tensors[logits].shape[1]
-    for tensor in (
-        Tensor("labels", (BATCH,), "int64", "input"),
-        Tensor("sample_weight", (BATCH,), role="input"),
-        Tensor("class_mask", (classes,), role="input"),
-        Tensor("loss", ()),
-        Tensor(f"d::{logits}", (BATCH, classes)),
-    ):
-        tensors[tensor.name] = tensor
-    inputs = (logits, "labels", "sample_weight", "class_mask")
-    return Op("SoftmaxCrossEntropy", inputs, ("loss", f"d::{logits}"), "loss")
 
 
 def _depending(ops: Sequence[Op], program: Program) -> frozenset[str]:

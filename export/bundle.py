@@ -17,7 +17,7 @@ from ..edge.program import Program, program_to_json
 from .adaptation import adaptation, tensors
 from .layer_table import layer_table
 from .onnx_graph import External, eval_graph, training_graph
-from .ort_training import write_artifacts
+from .ort_training import check_expressible, python_with_ort_training, write_artifacts
 from .selftest import selftest
 from .source import Source
 
@@ -39,6 +39,9 @@ def write_bundle(source: Source, path: Path, *, ort_training: bool = False) -> N
     """
     check_target(path)
     program = adaptation(source)
+    if ort_training:
+        check_expressible(program)
+        python_with_ort_training()
     values = tensors(source, program)
     test = selftest(source)
     with new_directory(path) as directory:
@@ -95,7 +98,7 @@ def _manifest(source: Source, program: Program, files: dict[str, str]) -> Manife
         name=source.name,
         loss=source.loss,
         input=source.input,
-        classes=source.captured.output_shape[0],
+        classes=source.captured.output_shape[-1],
         steps=program.steps,
         samples=source.samples,
         layers=layer_table(source, program),

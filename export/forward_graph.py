@@ -12,10 +12,13 @@ from onnx.reference import ReferenceEvaluator
 
 from ..edge.program import BATCH
 from .errors import ExportError
+from .onnx_cuts import plain_nodes
 from .param import Param
+from .source_line import line_in_trace
 
 _VIEWS = ("Unsqueeze", "Reshape", "Cast", "CastLike", "Identity")
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_TRACE = "pkg.torch.onnx.stack_trace"
 
 Shape = tuple[int | str, ...]
 
@@ -42,11 +45,21 @@ class ForwardGraph:
         self._model = model
         self.input, self.output = graph.input[0].name, graph.output[0].name
         self.params = params.intersection(tensor.name for tensor in graph.initializer)
-        self._producers = {name: node for node in graph.node for name in node.output}
-        self._positions = {name: at for at, node in enumerate(graph.node) for name in node.output}
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         infos = (*graph.input, *graph.output, *graph.value_info)
-        self._shapes = {info.name: _shape(info) for info in infos}
+        batch = _dims(graph.input[0])[0]
+        self._shapes = {info.name: _shape(info, batch) for info in infos}
+        self._types = {info.name: info.type.tensor_type.elem_type for info in infos}
+        plain = plain_nodes(graph, self._shapes)
+        nodes = plain.nodes
+        self._shapes |= {name: tuple(shape) for name, shape in plain.shapes.items()}
+        self._producers = {name: node for node in nodes for name in node.output}
+        self._positions = {name: at for at, node in enumerate(nodes) for name in node.output}
+        self._initializers = {tensor.name: tensor for tensor in (*graph.initializer, *plain.tensors)}
+        moving = [
+            node for node in nodes if node.op_type != "Shape" or node.input[0] not in self._initializers
+        ]
+        self._varying = _varying(moving, {self.input, *self.params})
+        self._activations = _varying([node for node in nodes if node.op_type != "Shape"], {self.input})
 
     def resolve(self, value: str) -> str:
         """The value itself, or what it is an identical copy of."""
@@ -70,11 +83,16 @@ class ForwardGraph:
             ExportError: an axis other than the first is not a fixed number.
         """
         shape = self._shapes.get(value)
-        if shape is None or any(not isinstance(axis, int) for axis in shape[1:]):
+        if shape is None or not all(isinstance(axis, int) for axis in shape if axis != BATCH):
             raise ExportError(
-                f"the shape of {value!r} is not fixed but for the batch; use fixed sizes in the module"
+                f"{self._of(value)}its shape is {_text(shape)}, not fixed but for the batch N; keep the batch as the "
+                "first axis of its own and every other size fixed"
             )
         return shape
+
+    def _of(self, value: str) -> str:
+        node = self.producer(value)
+        return f"value {value!r}: " if node is None else f"{self.described(node)}: "
 
     def parameter(self, value: str) -> str | None:
         """Name of the module parameter that a value is, seen through reshapes, transpositions and casts."""
@@ -90,6 +108,10 @@ class ForwardGraph:
             transposed ^= _swaps(node)
             value = node.input[0]
         return value, transposed
+
+    def is_activation(self, value: str) -> bool:
+        """Whether a value depends on the input, and is neither a parameter nor a size."""
+        return value in self._activations
 
     def param(self, part: str, value: str) -> Param | None:
         """A value as an operation's parameter; None if it depends on the input.
@@ -112,7 +134,7 @@ class ForwardGraph:
         """The number(s) a value always has, or None if it depends on the input or on a parameter."""
         nodes: list[NodeProto] = []
         seen: set[str] = set()
-        if not self._collect(value, nodes, seen):
+        if value in self._varying or not self._collect(value, nodes, seen):
             return None
         used = [tensor for name, tensor in self._initializers.items() if name in seen]
         output = helper.make_tensor_value_info(value, TensorProto.UNDEFINED, None)
@@ -135,7 +157,8 @@ class ForwardGraph:
             nodes.append(node)
             return node.input[0] in self._initializers
         if node.op_type == "CastLike":
-            node = helper.make_node("Identity", [node.input[0]], list(node.output))
+            kind = self._types.get(node.input[1]) or TensorProto.FLOAT
+            node = helper.make_node("Cast", [node.input[0]], list(node.output), to=kind)
         fixed = all(self._collect(name, nodes, seen) for name in node.input)
         nodes.append(node)
         return fixed
@@ -148,9 +171,34 @@ class ForwardGraph:
                 return str(path[-2] or path[-1])
         return str(node.name)
 
+    def has_scope(self, node: NodeProto) -> bool:
+        """Whether the exporter noted the module path of a node."""
+        return any(entry.key == _SCOPES for entry in node.metadata_props)
+
+    def described(self, node: NodeProto) -> str:
+        """How refusals name a node: its name, operator, module path, and line in the user's code where known."""
+        traces = [entry.value for entry in node.metadata_props if entry.key == _TRACE]
+        line = line_in_trace(traces[0]) if traces else ""
+        scope = self.scope(node)
+        of = f" of module {scope!r}" if scope and scope != node.name else ""
+        return f"node {node.name or node.output[0]!r} ({node.op_type}){of}{f' at {line}' if line else ''}"
+
     def param_shape(self, name: str) -> Shape:
         """Shape of a parameter."""
         return tuple(self._initializers[name].dims)
+
+
+def _varying(nodes: list[NodeProto], changing: set[str]) -> set[str]:
+    """Values that depend on the ones given; a cast does not depend on what it makes a value like."""
+    found = set(changing)
+    for node in nodes:
+        if found.intersection(node.input[:1] if node.op_type == "CastLike" else node.input):
+            found.update(node.output)
+    return found
+
+
+def _text(shape: Shape | None) -> str:
+    return "not known" if shape is None else f"({', '.join(map(str, shape))})"
 
 
 def _swaps(node: NodeProto) -> bool:
@@ -170,7 +218,11 @@ def _plain(value: Any) -> Any:
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
-def _shape(info: ValueInfoProto) -> Shape:
+def _shape(info: ValueInfoProto, batch: int | str) -> Shape:
+    """The axes; the one that is the input's batch is "N", other axes without a fixed size keep their expression."""
+    return tuple(BATCH if axis == batch and isinstance(axis, str) else axis for axis in _dims(info))
+
+
+def _dims(info: ValueInfoProto) -> Shape:
     dims = info.type.tensor_type.shape.dim
-    axes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims]
-    return (BATCH, *axes[1:]) if axes and isinstance(axes[0], str) else tuple(axes)
+    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims)

@@ -12,7 +12,7 @@ from .source import Source
 
 def layer_table(source: Source, program: Program) -> tuple[ManifestLayer, ...]:
     """One row per layer, in forward order: words (4 bytes), multiply-accumulates, cap, benefit."""
-    ops = {name: op for op in program.ops(("forward",)) for name in op.inputs}
+    ops = {name: op for op in program.ops(("forward", "loss")) for name in op.inputs}
     attended = {op.layer for op in program.ops(("attention",)) if op.outputs[0].startswith("fw::")}
     return tuple(
         _row(source, program, ops[layer.params[0]], layer, layer.name in attended) for layer in program.layers

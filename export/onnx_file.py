@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from textwrap import shorten
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, version_converter
 from onnx.defs import SchemaError, get_schema
 from onnx.inliner import inline_local_functions
 
 from .errors import ExportError
+from .onnx_layer_norm import fuse_layer_norms
 from .onnx_parameters import parameters
 from .onnx_shapes import with_shapes
 
 OPSET = 18
 _AGAIN = "export it again from its framework"
+_NEWER = ("Gelu", "GroupNormalization")
 _QUANTISED = ("Quant", "QLinear", "Integer")
+_PLACE = {"location", "offset", "length", "checksum", "basepath"}
 _FLOAT = TensorProto.FLOAT
 _OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -34,8 +37,8 @@ def load_onnx(
         sample_shape: shape of one sample, where the file leaves it open.
 
     Returns:
-        The model (opset 18, one float32 input whose first axis is "N", one output, every shape known, constants
-        folded), and the names of its initializers that are parameters.
+        The model (opset 18, or newer with nodes as in opset 18; one float32 input whose first axis is "N", one
+        output, every shape known, constants folded), and the names of its initializers that are parameters.
 
     Raises:
         ExportError: the file is no ONNX file, is damaged, or holds what a bundle cannot: names file and node, and says
@@ -45,7 +48,7 @@ def load_onnx(
     model = _read(file)
     try:
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, RuntimeError) as error:
+    except (onnx.checker.ValidationError, RuntimeError, UnicodeDecodeError) as error:
         raise ExportError(f"{file}: not a valid ONNX model ({first_line(error)}); {_AGAIN}") from error
     if model.functions:
         model = inline_local_functions(model)
@@ -53,7 +56,15 @@ def load_onnx(
     _check_ends(file, model)
     model = _to_opset(file, model)
     params = parameters(model)
-    return with_shapes(file, model, params, None if sample_shape is None else tuple(sample_shape)), params
+    model = with_shapes(file, model, params, None if sample_shape is None else tuple(sample_shape))
+    fuse_layer_norms(model)
+    return model, params
+
+
+def input_shape(path: str | PathLike[str]) -> tuple[int, ...]:
+    """Shape of one sample that a file takes; raises ExportError as `load_onnx` does."""
+    model, _ = load_onnx(path)
+    return tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
 
 
 def _read(file: Path) -> ModelProto:
@@ -69,6 +80,8 @@ def _read(file: Path) -> ModelProto:
         ) from error
     if not model.graph.node:
         raise ExportError(f"{file}: not an ONNX file, or one without any node; {_AGAIN}")
+    if not _is_text(model):
+        raise ExportError(f"{file}: damaged (names that are no text); copy the file again")
     _check_external(file, model)
     try:
         onnx.load_external_data_for_model(model, str(file.parent))
@@ -79,19 +92,37 @@ def _read(file: Path) -> ModelProto:
     return model
 
 
+def _is_text(message: Message) -> bool:
+    """Whether all strings of a message, and of what it holds, are text: the parser lets bytes through."""
+    for field, value in message.ListFields():
+        values = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+        if field.type == field.TYPE_STRING and not all(isinstance(item, str) for item in values):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(map(_is_text, values)):
+            return False
+        if field.name == "s" and value.decode(errors="ignore").encode() != value:
+            return False
+    return True
+
+
 def _check_external(file: Path, model: ModelProto) -> None:
     for tensor in model.graph.initializer:
         places = {entry.key: entry.value for entry in tensor.external_data}
         location = places.get("location")
-        if tensor.data_location != TensorProto.EXTERNAL or location is None:
+        if tensor.data_location != TensorProto.EXTERNAL:
             continue
+        numbers = [places.get("offset", "0"), places.get("length", "0")]
+        if location is None or set(places) - _PLACE or not all(map(str.isdecimal, numbers)):
+            raise ExportError(
+                f"{file}: damaged (where the weights of {tensor.name!r} are); copy the file again"
+            )
         data = file.parent / location
         if not data.is_file():
             raise ExportError(
                 f"{file}: the weights of {tensor.name!r} are in {location!r}, which is missing; "
                 "put that file next to the .onnx file"
             )
-        end = int(places.get("offset", 0)) + int(places.get("length", 0))
+        end = sum(map(int, numbers))
         if data.stat().st_size < end:
             raise ExportError(
                 f"{file}: {location!r} has {data.stat().st_size} bytes, but {tensor.name!r} ends at byte {end}; "
@@ -168,7 +199,6 @@ def _to_opset(file: Path, model: ModelProto) -> ModelProto:
                 f"{file}: opset {version}, where {_described(changed)} is not what it was in opset {OPSET}; "
                 f"{_AGAIN} with opset_version={OPSET}"
             )
-        opset.version = OPSET
         return model
     try:
         return version_converter.convert_version(model, OPSET)
@@ -180,11 +210,13 @@ def _to_opset(file: Path, model: ModelProto) -> ModelProto:
 
 
 def _changed(model: ModelProto, version: int) -> NodeProto | None:
-    """The first node that opset 18 does not have in this form: another operator, input or attribute."""
+    """The first node of a form that no rule reads: opset 18 has no such operator, input or attribute."""
     return next((node for node in model.graph.node if not _is_old(node, version)), None)
 
 
 def _is_old(node: NodeProto, version: int) -> bool:
+    if node.op_type in _NEWER:
+        return True
     try:
         new, old = get_schema(node.op_type, version), get_schema(node.op_type, OPSET)
     except SchemaError:

@@ -39,7 +39,7 @@ def eval_graph(program: Program, weights: Mapping[str, External]) -> ModelProto:
 
 
 def training_graph(program: Program, weights: Mapping[str, External], updated: frozenset[str]) -> ModelProto:
-    """Images, labels, sample_weight, class_mask to loss, logits and the gradients of the updated layers.
+    """Samples (`images`) and the loss's inputs to loss, logits and the gradients of the updated layers.
 
     Every parameter is an input with a default.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +13,14 @@ from .errors import ExportError
 from .forward_graph import ForwardGraph
 from .network import Array, Network, Origin
 from .ops import RULES, Match, Param, Rule
+from .suggestions import SUGGESTIONS, suggestion
 
 INPUT = "images"
-_RESERVED = ("labels", "sample_weight", "class_mask", "loss", "logits", "alpha", "step")
-_Found = tuple[NodeProto, Rule, Match]
+_RESERVED = (
+    *("labels", "targets", "actions", "advantages", "sample_weight", "class_mask"),
+    *("loss", "logits", "alpha", "step"),
+)
+Found = tuple[NodeProto, Rule, Match]
 
 
 def import_forward(model: ModelProto, params: frozenset[str], layer_names: tuple[str, ...] = ()) -> Network:
@@ -31,8 +36,9 @@ def import_forward(model: ModelProto, params: frozenset[str], layer_names: tuple
     """
     graph = ForwardGraph(model, params)
     work = _Import(graph)
-    for found in recognise(graph):
-        work.add(*found)
+    found = recognise(graph)
+    for node, rule, match in found:
+        work.add(node, rule, match)
     logits = work.names[graph.resolve(graph.output)]
     used = {name for op in work.ops for name in (*op.inputs, *op.outputs)}
     program = Program(
@@ -43,23 +49,61 @@ def import_forward(model: ModelProto, params: frozenset[str], layer_names: tuple
         outputs={"logits": logits},
         steps=0,
     )
-    return Network(program, work.values, work.origins)
+    return Network(program, work.values, work.origins, _notes(graph, found))
 
 
-def recognise(graph: ForwardGraph) -> list[_Found]:
-    """The operations that the output needs, in execution order; raises ExportError at the first unknown one."""
-    found: dict[str, _Found] = {}
+def _notes(graph: ForwardGraph, found: list[Found]) -> tuple[str, ...]:
+    """What people should know about the nodes: whose statistics are fixed from now on."""
+    norms = [node for node, _, _ in found if node.op_type == "BatchNormalization"]
+    return tuple(
+        f"{graph.scope(node) or node.output[0]} (BatchNormalization): running statistics folded into a fixed scale "
+        "and shift"
+        for node in norms
+    )
+
+
+def recognise(graph: ForwardGraph) -> list[Found]:
+    """The operations that the output needs, in execution order.
+
+    Raises:
+        ExportError: at the first node that no rule takes; one that has a known substitute goes first, since what is
+            around it is often only its packaging.
+    """
+    found, refused = survey(graph)
+    if refused:
+        raise min(refused, key=lambda refusal: refusal.node.op_type not in SUGGESTIONS).error
+    return found
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A node that the output needs and no rule takes."""
+
+    node: NodeProto
+    error: ExportError
+
+
+def survey(graph: ForwardGraph) -> tuple[list[Found], list[Refused]]:
+    """Everything the output needs, in execution order: what rules take, and what none takes (with all it reads)."""
+    found: dict[str, Found] = {}
+    refused: dict[str, Refused] = {}
     open_values = [graph.resolve(graph.output)]
     while open_values:
         value = open_values.pop()
-        if value == graph.input or value in found:
+        if value == graph.input or value in found or value in refused:
             continue
         node = graph.producer(value)
         if node is None:
             raise ExportError(f"the output depends on {value!r}, a value that is neither input nor parameter")
-        found[value] = (node, *best_match(graph, node))
-        open_values += [graph.resolve(name) for name in found[value][2].inputs]
-    return [found[value] for value in sorted(found, key=graph.position)]
+        try:
+            found[value] = (node, *best_match(graph, node))
+            reads: Iterable[str] = found[value][2].inputs
+        except ExportError as error:
+            refused[value] = Refused(node, error)
+            reads = filter(graph.is_activation, node.input)
+        open_values += [graph.resolve(name) for name in reads]
+    in_order = sorted(found, key=graph.position), sorted(refused, key=graph.position)
+    return [found[value] for value in in_order[0]], [refused[value] for value in in_order[1]]
 
 
 def best_match(graph: ForwardGraph, node: NodeProto) -> tuple[Rule, Match]:
@@ -68,14 +112,19 @@ def best_match(graph: ForwardGraph, node: NodeProto) -> tuple[Rule, Match]:
     Raises:
         ExportError: no rule does.
     """
-    matches = [(rule, rule.match(graph, node)) for rule in RULES.values() if rule.match]
-    fitting = [(rule, match) for rule, match in matches if match]
+    fitting: list[tuple[Rule, Match]] = []
+    refusals: list[ExportError] = []
+    for rule in RULES.values():
+        try:
+            match = rule.match(graph, node) if rule.match else None
+        except ExportError as error:
+            refusals.append(error)
+        else:
+            fitting += [(rule, match)] if match else []
+    if refusals and not fitting:
+        raise refusals[0]
     if not fitting:
-        known = ", ".join(rule.kind for rule in RULES.values() if rule.match)
-        raise ExportError(
-            f"node {node.name!r} ({node.op_type}) of module {graph.scope(node)!r} is not supported; "
-            f"rewrite it with the supported operations: {known}"
-        )
+        raise ExportError(f"{graph.described(node)} is not supported; {suggestion(node.op_type)}")
     return max(fitting, key=lambda pair: pair[1].nodes)
 
 
@@ -89,7 +138,7 @@ class _Import:
     ops: list[Op] = field(default_factory=list)
     values: dict[str, Array] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tensors[INPUT] = Tensor(INPUT, self.graph.shape(self.graph.input), role="input")
@@ -99,39 +148,41 @@ class _Import:
         """Make the operation; its output is named after its layer or module, other outputs OUTPUT::SUFFIX."""
         path = self.graph.scope(node) or node.output[0]
         learned = [param for param in match.params if param and param.learned]
-        layer = self._layer_name(learned, path) if learned else path
+        layer = self._layer_name(learned, path, self.graph.has_scope(node)) if learned else path
+        params = [self._param(param, layer) if param else "" for param in match.params]
         output = self._unused(layer)
         self.names[node.output[0]] = output
         self.tensors[output] = Tensor(output, self.graph.shape(node.output[0]))
         extras = [Tensor(f"{output}::{extra.suffix}", extra.shape, extra.dtype) for extra in match.extras]
         self.tensors.update((tensor.name, tensor) for tensor in extras)
-        params = [self._param(param, layer) if param else "" for param in match.params]
         inputs = (*(self.names[self.graph.resolve(name)] for name in match.inputs), *params)
         outputs = (output, *(tensor.name for tensor in extras))
         self.ops.append(Op(rule.kind, inputs, outputs, layer, dict(match.attrs)))
 
-    def _layer_name(self, learned: list[Param], path: str) -> str:
-        """The sub-module that owns exactly these parameters, else the parameter's own name, else the path."""
+    def _layer_name(self, learned: list[Param], path: str, is_traced: bool) -> str:
+        """The sub-module that owns exactly these parameters, else the parameter's own name, else the path.
+
+        Names without a dot mean something in a traced module only; those of ONNX files may be any number.
+        """
         sources = {param.source for param in learned if param.source}
         owners = {source.rpartition(".")[0] for source in sources}
         owner = owners.pop() if len(owners) == 1 else ""
         if owner and {name for name in self.graph.params if name.rpartition(".")[0] == owner} <= sources:
             return owner
-        return next(iter(sources)) if len(sources) == 1 and "." in next(iter(sources)) else path
+        (source, *others) = sources or {""}
+        return source if not others and (is_traced or "." in source) and source else path
 
     def _param(self, param: Param, layer: str) -> str:
-        name = param.source or self._unused(f"{layer}.{param.part}")
-        if param.learned and name in self.owners:
+        if param.learned and param.source and param.source in self.users:
             raise ExportError(
-                f"parameter {name!r} is used more than once (by {self.owners[name]!r} and {layer!r}); every layer "
-                "must be used exactly once: give the second place a copy of its own"
+                f"parameter {param.source!r} is used more than once (by {self.users[param.source]!r} and {layer!r}); "
+                "every layer must be used exactly once: give the second place a copy of its own"
             )
-        if not param.learned:
-            name = self._unused(f"{layer}.{param.part}")
+        name = self._unused(param.source if param.learned and param.source else f"{layer}.{param.part}")
         self.tensors[name] = Tensor(name, tuple(param.value.shape), role="param")
         self.values[name] = np.ascontiguousarray(param.value, np.float32)
         if param.learned:
-            self.owners[name] = layer
+            self.users[param.source] = layer
             self.origins[name] = Origin(param.source, param.transposed)
         return name
 
@@ -144,7 +195,7 @@ def _layers(work: _Import, layer_names: tuple[str, ...]) -> tuple[Layer, ...]:
     """The layer table in forward order; `index` is the place among layer_names."""
     layers: list[Layer] = []
     for op in work.ops:
-        params = tuple(name for name in op.inputs if name in work.owners)
+        params = tuple(name for name in op.inputs if name in work.origins)
         if not params:
             continue
         kind = RULES[op.kind].layer_kind
@@ -155,9 +206,10 @@ def _layers(work: _Import, layer_names: tuple[str, ...]) -> tuple[Layer, ...]:
         index = layer_names.index(op.layer) if op.layer in layer_names else len(layers)
         layers.append(Layer(op.layer, kind, params, tuple(f"grad::{name}" for name in params), index))
     names = {layer.name for layer in layers}
-    if not layers or (layer_names and names != set(layer_names)):
-        expected = ", ".join(layer_names) or "at least one"
+    if not layers:
+        raise ExportError("the network has no parameters that a layer could learn; there is nothing to adapt")
+    if layer_names and names != set(layer_names):
         raise ExportError(
-            f"layers expected: {expected}; found in the graph: {', '.join(sorted(names)) or 'none'}"
+            f"layers expected: {', '.join(layer_names)}; found in the graph: {', '.join(sorted(names))}"
         )
     return tuple(layers)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from math import prod
+
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 _VIEWS = ("Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Identity", "Flatten")
@@ -29,6 +32,7 @@ def parameters(model: ModelProto) -> frozenset[str]:
         model: changed in place as said.
     """
     _copy_identities(model)
+    _separate_vectors(model)
     graph = model.graph
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
@@ -58,6 +62,24 @@ def _copy_identities(model: ModelProto) -> None:
             tensors[node.output[0]].CopyFrom(tensors[node.input[0]])
             tensors[node.output[0]].name = node.output[0]
             model.graph.node.remove(node)
+
+
+def _separate_vectors(model: ModelProto) -> None:
+    """Give every reader of a vector its own copy: exporters merge equal ones (the ones and zeros of fresh norms)."""
+    graph = model.graph
+    vectors = {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and prod(tensor.dims) == max(tensor.dims, default=0) > 1
+    }
+    used: Counter[str] = Counter()
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            used[name] += 1
+            if name in vectors and used[name] > 1:
+                copy = graph.initializer.add()
+                copy.CopyFrom(vectors[name])
+                node.input[place] = copy.name = f"{name}.{used[name]}"
 
 
 def _is_layer_weight(readers: dict[str, list[NodeProto]], name: str) -> bool:

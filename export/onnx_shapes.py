@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ..edge.program import BATCH
 from .errors import ExportError
+from .onnx_cuts import without_sequences
 
 _SIZES = (2, 3)
 _LARGEST = 4096
@@ -32,7 +33,7 @@ def with_shapes(
 
     Args:
         file: for messages.
-        model: one input, opset 18.
+        model: one input.
         params: initializers that are parameters; they are never folded.
         sample_shape: shape of one sample where the file leaves axes open.
 
@@ -41,7 +42,7 @@ def with_shapes(
             on values.
     """
     sample = _sample_shape(file, model, sample_shape)
-    free = _with_free_batch(model)
+    free = _with_free_batch(without_sequences(model))
     (small, small_known), (large, large_known) = (
         _infer(file, free, params, (size, *sample)) for size in _SIZES
     )
@@ -84,7 +85,10 @@ def _with_free_batch(model: ModelProto) -> ModelProto:
     fixed = dims[0].dim_value if dims else 0
     if not fixed:
         return free
-    shapes = {info.name: _fixed(info) for info in onnx.shape_inference.infer_shapes(free, data_prop=True).graph.value_info}
+    shapes = {
+        info.name: _fixed(info)
+        for info in onnx.shape_inference.infer_shapes(free, data_prop=True).graph.value_info
+    }
     batched = {name for name, shape in shapes.items() if shape and shape[0] == fixed} | {
         free.graph.input[0].name
     }
@@ -133,6 +137,9 @@ def _with_input(model: ModelProto, shape: tuple[int, ...], known: Constants) -> 
     output = graph.output[0]
     output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, None))
     _replace_known(made, known)
+    for node in graph.node:
+        if node.op_type == "GroupNormalization":  # inference does not know it
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
     return made
 
 
@@ -164,11 +171,15 @@ def _inferred(file: Path, model: ModelProto) -> Shapes:
 
 
 def _fixed(info: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """The shape, if every axis is a number."""
+    """The shape, if every axis is a possible number."""
     if not info.type.tensor_type.HasField("shape"):
         return None
     dims = info.type.tensor_type.shape.dim
-    return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
+    return tuple(dim.dim_value for dim in dims) if all(map(_is_size, dims)) else None
+
+
+def _is_size(dim: Any) -> bool:
+    return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
 
 
 def _fold(model: ModelProto, params: frozenset[str], shapes: Shapes, known: Constants) -> None:
@@ -184,9 +195,11 @@ def _fold(model: ModelProto, params: frozenset[str], shapes: Shapes, known: Cons
         values = small | known
         if node.op_type == "Shape" and node.input[0] in shapes:
             like = np.empty(shapes[node.input[0]], np.bool_)
-            known[node.output[0]] = _evaluate(node, {node.input[0]: like})
+            known[node.output[0]] = _evaluate(model, node, {node.input[0]: like})
         elif _is_foldable(node, shapes) and all(name in values for name in node.input if name):
-            known[node.output[0]] = _evaluate(node, {name: values[name] for name in node.input if name})
+            known[node.output[0]] = _evaluate(
+                model, node, {name: values[name] for name in node.input if name}
+            )
 
 
 def _is_foldable(node: NodeProto, shapes: Shapes) -> bool:
@@ -197,15 +210,15 @@ def _is_foldable(node: NodeProto, shapes: Shapes) -> bool:
     return is_small and is_fixed and not has_subgraph
 
 
-def _evaluate(node: NodeProto, values: Constants) -> NDArray[Any]:
+def _evaluate(model: ModelProto, node: NodeProto, values: Constants) -> NDArray[Any]:
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
         for n, v in values.items()
     ]
     output = helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None)
     graph = helper.make_graph([node], "constant", inputs, [output])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    (result,) = ReferenceEvaluator(model).run(None, values)
+    single = helper.make_model(graph, opset_imports=model.opset_import)
+    (result,) = ReferenceEvaluator(single).run(None, values)
     return np.asarray(result)
 
 

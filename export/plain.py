@@ -19,6 +19,7 @@ from .benefits import measured_benefits
 from .capture import capture
 from .converters import batch_first_attention, fold_batch_norm, to_group_norm
 from .errors import ExportError
+from .losses import loss_named, with_learned
 from .network import Network
 from .onnx_file import load_onnx
 from .onnx_import import import_forward
@@ -174,6 +175,7 @@ def _source(
     settings: Settings,
     about: Mapping[str, Any],
 ) -> Source:
+    network = with_learned(loss_named(settings.loss, settings.label_smoothing), network, module, ())
     names = tuple(layer.name for layer in network.program.layers)
     source = Source(
         name=settings.name or about["source"].rpartition(" ")[2],

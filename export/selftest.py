@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from ..edge.inputs import InputSpec
 from ..edge.reference.interpret import interpret
 from .adaptation import adaptation, tensors
+from .loss_truth import TRUTHS, as_tensors
+from .losses import loss_named
 from .source import AttentionModule, Side, Source
 
 if TYPE_CHECKING:
@@ -46,21 +48,22 @@ def selftest(source: Source) -> dict[str, NDArray[Any]]:
     Args:
         source: the model; one without a torch module is run by the NumPy meaning of its program in float64.
     """
-    classes = source.captured.output_shape[0]
     images = _candidates(source.input)
-    labels = np.arange(CANDIDATES) % classes
+    shape = source.captured.output_shape
+    loss_named(source.loss, source.label_smoothing).check(shape)
+    answers = TRUTHS[source.loss].answers(np.random.default_rng(SEED + 1), shape, CANDIDATES)
     inputs = source.input.preprocess(images).astype(np.float64)
     if source.module is None:
-        samples = [interpreted(source, inputs[n], int(labels[n])) for n in range(SAMPLES)]
+        samples = [interpreted(source, inputs[n : n + 1], _of(answers, n)) for n in range(SAMPLES)]
     else:
         module = copy.deepcopy(source.module).to("cpu", torch.float64).eval()
         rows = torch.from_numpy(inputs)
-        samples = [_run(source, module, rows[n], int(labels[n])) for n in range(CANDIDATES)]
+        samples = [_run(source, module, rows[n : n + 1], _of(answers, n)) for n in range(CANDIDATES)]
     order = sorted(range(len(samples)), key=lambda n: -samples[n].margin)
     chosen = sorted(order[:SAMPLES])
     tests: dict[str, NDArray[Any]] = {
         "images": images[chosen],
-        "labels": labels[chosen],
+        **{part: values[chosen] for part, values in answers.items()},
         "alpha_mask": np.array([name in source.updated_layers for name in source.layer_names], np.uint8),
         "loss": np.array([np.mean([samples[n].loss for n in chosen])], np.float32),
     }
@@ -77,18 +80,23 @@ def _candidates(spec: InputSpec | ArraySpec) -> NDArray[Any]:
     return rng.normal(size=(CANDIDATES, *spec.shape)).astype(np.float32)
 
 
-def interpreted(source: Source, sample: NDArray[np.float64], label: int) -> Sample:
-    """Loss and gradients of one sample by the NumPy meaning of the program, in float64."""
+def _of(answers: Mapping[str, NDArray[Any]], sample: int) -> dict[str, NDArray[Any]]:
+    return {part: values[sample : sample + 1] for part, values in answers.items()}
+
+
+def interpreted(source: Source, sample: NDArray[np.float64], answers: Mapping[str, NDArray[Any]]) -> Sample:
+    """Loss and gradients of one sample (1, ...) by the NumPy meaning of the program, in float64."""
     program = adaptation(source)
     updated = [layer for layer in program.layers if layer.name in source.updated_layers]
     names = {grad: param for layer in updated for param, grad in zip(layer.params, layer.grads, strict=True)}
     values: dict[str, NDArray[Any]] = {
         **tensors(source, program),
-        "images": sample[None],
-        "labels": np.array([label]),
+        "images": sample,
+        **answers,
         "sample_weight": np.ones(1),
-        "class_mask": np.ones(source.captured.output_shape),
     }
+    if "class_mask" in program.inputs:
+        values["class_mask"] = np.ones(source.captured.output_shape)
     found = interpret(program, values, ["loss", *names], np.float64)
     gradients = {param: torch.from_numpy(found[grad]) for grad, param in names.items()}
     return Sample(float(found["loss"]), gradients, float("inf"))
@@ -103,7 +111,7 @@ def _digest(name: str, gradient: Tensor) -> dict[str, NDArray[Any]]:
     }
 
 
-def _run(source: Source, module: nn.Module, image: Tensor, label: int) -> Sample:
+def _run(source: Source, module: nn.Module, image: Tensor, answers: Mapping[str, NDArray[Any]]) -> Sample:
     """Own-loss gradients of the updated layers' parameters, attention applied."""
     attended = [
         (name, module.get_submodule(name)) for name in source.attention if name in source.updated_layers
@@ -111,22 +119,21 @@ def _run(source: Source, module: nn.Module, image: Tensor, label: int) -> Sample
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     handles = [layer.register_forward_hook(_watch(seen, name)) for name, layer in attended]
     try:
-        logits = module(image[None])
+        outputs = module(image)
     finally:
         for handle in handles:
             handle.remove()
-    loss = F.cross_entropy(logits, torch.tensor([label]), label_smoothing=source.label_smoothing)
+    loss = TRUTHS[source.loss].value(module, outputs, as_tensors(answers), source.label_smoothing)
     params = _updated_parameters(source, module)
     wanted = [*params.values(), *(seen[name][1] for name, _ in attended)]
     found = torch.autograd.grad(loss, wanted) if wanted else ()
     gradients = dict(zip(params, found, strict=False))
-    outputs = dict(zip((name for name, _ in attended), found[len(params) :], strict=True))
+    slopes = dict(zip((name for name, _ in attended), found[len(params) :], strict=True))
     margins = [float("inf")]
     for name, layer in attended:
         sides = source.attention[name]
-        gammas = {
-            side: _gamma(source, sides[side], side, seen[name][0], outputs[name], margins) for side in sides
-        }
+        looked_at = {"fw": _pooled(layer, seen[name][0]), "bw": _pooled(layer, slopes[name])}
+        gammas = {side: _gamma(source, sides[side], side, looked_at[side], margins) for side in sides}
         for part, _ in layer.named_parameters():
             gradients[f"{name}.{part}"] = _scaled(layer, part, gradients[f"{name}.{part}"], gammas)
     origins = source.captured.origins
@@ -148,19 +155,26 @@ def _watch(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Any:
         x = inputs[0]
         if isinstance(layer, nn.GroupNorm):
             x = F.group_norm(x, layer.num_groups, eps=layer.eps)
+        elif isinstance(layer, nn.LayerNorm):
+            x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
         seen[name] = (x.detach(), output)
 
     return hook
 
 
+def _pooled(layer: nn.Module, x: Tensor) -> Tensor:
+    """Mean of one sample (1, ...) over all axes but its channels: the last of linear layers and LayerNorms."""
+    if isinstance(layer, (nn.Linear, nn.LayerNorm)):
+        return x.reshape(-1, x.shape[-1]).mean(0)
+    return x.reshape(x.shape[1], -1).mean(1)
+
+
 def _gamma(
-    source: Source, module: AttentionModule, side: Side, x: Tensor, gy: Tensor, margins: list[float]
+    source: Source, module: AttentionModule, side: Side, pooled: Tensor, margins: list[float]
 ) -> Tensor:
     """gamma (C,) of one sample; appends the margin of its selection."""
     settings = source.settings
     rho, cap = (settings.rho_fw, settings.cap) if side == "fw" else (settings.rho_bw, None)
-    looked_at = x if side == "fw" else gy
-    pooled = looked_at.flatten(2).mean(2)[0] if looked_at.dim() > 2 else looked_at[0]
     if side == "bw" and settings.bw_input == "rms":
         pooled = pooled / (pooled.square().mean().sqrt() + 1e-12)
     w1, b1, w2, b2 = (torch.from_numpy(np.asarray(part)).double() for part in _parts(module))
@@ -189,9 +203,7 @@ def _scaled(layer: nn.Module, part: str, gradient: Tensor, gammas: Mapping[Side,
     if "fw" not in gammas or part != "weight":
         return gradient
     fw = gammas["fw"]
-    if isinstance(layer, nn.GroupNorm):
-        return gradient * fw
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         by_output = fw.reshape(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, 0)
-        return gradient * by_output[:, :, None, None]
+        return gradient * by_output.reshape(*by_output.shape, *[1] * (gradient.dim() - 2))
     return gradient * fw

@@ -14,6 +14,7 @@ from torch import nn
 from ..edge.inputs import InputSpec
 from .capture import capture
 from .errors import ExportError
+from .losses import loss_named, with_learned
 from .network import Network
 
 if TYPE_CHECKING:
@@ -119,11 +120,14 @@ class Source:
         Raises:
             ExportError: the module holds what no rule recognises, or its layers are not those of the source.
         """
+        loss = loss_named(self.loss, self.label_smoothing)
         if self.network is not None:
-            return self.network
+            return with_learned(loss, self.network, self.module, self.layer_names)
         if self.module is None:
             raise ExportError("a source needs a torch module or a captured network")
-        return capture(self.module, tuple(self.input.shape), self.layer_names)
+        names = loss.forward_layers(self.layer_names)
+        network = capture(self.module, tuple(self.input.shape), names)
+        return with_learned(loss, network, self.module, self.layer_names)
 
     @property
     def updated_layers(self) -> frozenset[str]:

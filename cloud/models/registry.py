@@ -138,7 +138,7 @@ def build_backbone(
     build, chosen = BACKBONES[name].build, dict(options or {})
     known = list(inspect.signature(build).parameters)[2:]
     if unknown := [option for option in chosen if option not in known]:
-        raise ValueError(f"backbone {name} has no option {unknown[0]!r}; it has {', '.join(known)}")
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(sample_shape, outputs, **chosen)

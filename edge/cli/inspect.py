@@ -12,6 +12,8 @@ from .common import bundle_argument, json_option, print_json, print_table, use_t
 if TYPE_CHECKING:
     from ..bundle import BundleFiles
 
+NOTES_SHOWN = 3
+
 
 @click.command()
 @bundle_argument
@@ -34,15 +36,17 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 def _print_manifest(files: BundleFiles) -> None:
-    manifest = files.manifest
-    shape = "x".join(str(extent) for extent in manifest.input.shape)
+    manifest, loss = files.manifest, files.loss
+    spec, logits = manifest.input, files.program.tensors[files.program.outputs["logits"]]
+    outputs = f"up to {manifest.classes} classes" if loss.classifies else _by(logits.concrete(1)[1:])
     print_table(
         [
             ("name", manifest.name),
             ("sha256", files.identity),
-            ("kind", f"{manifest.kind}, {manifest.loss}"),
-            ("input", f"{shape}, mean {list(manifest.input.mean)}, std {list(manifest.input.std)}"),
-            ("classes", f"up to {manifest.classes}"),
+            ("kind", manifest.kind),
+            ("loss", f"{loss.name}, from images and {' and '.join(loss.parts)}"),
+            ("input", f"{spec.kind} {_by(spec.shape)}, mean {list(spec.mean)}, std {list(spec.std)}"),
+            ("outputs", outputs),
             ("meta-trained for", f"{manifest.samples} samples, {manifest.steps} steps"),
         ]
     )
@@ -57,7 +61,17 @@ def _print_manifest(files: BundleFiles) -> None:
     click.echo()
     print_table([(name, digest) for name, digest in manifest.files.items()], ("file", "sha256"))
     click.echo()
-    print_table([(key, str(value)) for key, value in manifest.provenance.items()], ("provenance", ""))
+    facts = dict(manifest.provenance)
+    notes = facts.pop("notes", [])
+    print_table([(key, str(value)) for key, value in facts.items()], ("provenance", ""))
+    for text in notes[:NOTES_SHOWN]:
+        click.echo(f"note: {text}")
+    if len(notes) > NOTES_SHOWN:
+        click.echo(f"note: {len(notes) - NOTES_SHOWN} more like these in manifest.json, provenance.notes")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(str(extent) for extent in shape)
 
 
 def _per_step(values: tuple[int, ...] | None) -> str:

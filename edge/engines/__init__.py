@@ -13,7 +13,7 @@ from .base import (
     Weights,
 )
 from .reference import ReferenceEngine
-from .registry import ENGINES, engine_named
+from .registry import ENGINES, engine_named, installed_engines
 
 __all__ = [
     "ENGINES",
@@ -29,4 +29,5 @@ __all__ = [
     "Support",
     "Weights",
     "engine_named",
+    "installed_engines",
 ]

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..errors import SupportError
+from ..losses import answer_tensors
 from ..plan.plan import Plan
 from ..program import Program
 from .base import Adaptation, AdaptationInterrupted, Array, Hooks, NonFiniteError, Support
-from .given import answer_tensors, class_mask
+from .given import class_mask
 from .interrupts import uninterrupted
 
 

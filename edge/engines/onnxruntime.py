@@ -65,7 +65,8 @@ class OnnxRuntimeEngine:
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
         """See `Engine.predict`; the weights take the place of those that eval.onnx names."""
-        names = [tensor.name for tensor in program.with_role("param")]
+        read = {name for op in program.ops(("forward",)) for name in op.inputs}
+        names = [tensor.name for tensor in program.with_role("param") if tensor.name in read]
         values = [self._ort.OrtValue.ortvalue_from_numpy(np.array(weights.mapped(name))) for name in names]
         session = self._session(EVAL, dict(zip(names, values, strict=True)))
         logits = [

@@ -1,40 +1,27 @@
-"""The ONNX Runtime training engine: the bundle's `ort_training/` artifacts through the C binding.
-
-The package's Python interface imports PyTorch; its binding, which is all that is used here, does not.
-"""
+"""The ONNX Runtime training engine: the steps of the bundle's `ort_training/` artifacts."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, UsageError
+from ..errors import BundleError
+from ..losses import answer_tensors
 from ..lower.table import Step
 from ..plan.plan import Plan
 from ..program import Program
 from .base import NO_HOOKS, Adaptation, Array, Hooks, Samples, Support, Weights
-from .given import answer_tensors, class_mask
+from .given import class_mask
 from .loop import check_support, run_steps
-from .sessions import Feeds, check_uncut, filled, session_options, step_sizes
+from .ort_binding import ARTIFACTS, TRAINING, Artifacts, training_binding
+from .sessions import Feeds, check_uncut, filled, step_sizes
 
 DIRECTORY = "ort_training"
-TRAINING, EVAL, OPTIMIZER, CHECKPOINT = (
-    "training_model.onnx",
-    "eval_model.onnx",
-    "optimizer_model.onnx",
-    "checkpoint",
-)
 STEP_SCALE = "step_scale"
-_FRONT_END = "onnxruntime.training.ortmodule"
 
 
 class OrtTrainingEngine:
@@ -49,9 +36,9 @@ class OrtTrainingEngine:
     plans = False
 
     def __init__(self, directory: Path) -> None:
-        self._binding = _binding()
+        self._binding = training_binding()
         self._directory = directory / DIRECTORY
-        for name in (TRAINING, EVAL, OPTIMIZER, CHECKPOINT):
+        for name in ARTIFACTS:
             if not (self._directory / name).is_file():
                 raise BundleError(
                     f"{directory}: the bundle has no {DIRECTORY}/{name}; export it with --ort-training"
@@ -87,59 +74,8 @@ class OrtTrainingEngine:
             logits.append(model.evaluate(feeds))
         return np.concatenate(logits)
 
-    def _model(self, program: Program, weights: Weights) -> _Model:
-        return _Model(self._binding, self._directory, program, weights)
-
-
-class _Model:
-    """The artifacts, loaded: parameters, their gradients and the optimizer live in ONNX Runtime."""
-
-    def __init__(self, binding: Any, directory: Path, program: Program, weights: Weights) -> None:
-        self._binding = binding
-        paths = {name: str(directory / name) for name in (TRAINING, EVAL, OPTIMIZER, CHECKPOINT)}
-        options = session_options(binding)
-        device = binding.OrtDevice(binding.OrtDevice.cpu(), binding.OrtDevice.default_memory(), 0)
-        self._device = device
-        self._state = binding.load_checkpoint(paths[CHECKPOINT])
-        self._module = binding.Module(paths[TRAINING], self._state, paths[EVAL], device, options)
-        self._optimizer = binding.Optimizer(paths[OPTIMIZER], self._state, device, options)
-        self._optimizer.set_learning_rate(1.0)
-        for tensor in program.with_role("param"):
-            self._write(tensor.name, weights.mapped(tensor.name))
-
-    def train(self, feeds: dict[str, Array]) -> float:
-        """Add the scaled gradients of a micro-batch; return the sum of its samples' losses."""
-        return float(np.reshape(self._run(self._module.train_step, True, feeds)[0], -1)[0])
-
-    def evaluate(self, feeds: dict[str, Array]) -> Array:
-        """Return the logits of a micro-batch."""
-        return self._run(self._module.eval_step, False, feeds)[1]
-
-    def gradient(self, param: str) -> Array:
-        """Return what was accumulated for a parameter."""
-        return np.asarray(self._state.get_parameter(param).grad.numpy())
-
-    def value(self, param: str) -> Array:
-        """Return a parameter's value."""
-        return np.asarray(self._state.get_parameter(param).data.numpy())
-
-    def step(self) -> None:
-        """Subtract what was accumulated from every trained parameter."""
-        self._optimizer.optimizer_step()
-
-    def reset(self) -> None:
-        """Let the next micro-batch start a new sum."""
-        self._module.lazy_reset_grad()
-
-    def _run(self, step: Any, training: bool, feeds: dict[str, Array]) -> list[Array]:
-        fetches = self._binding.OrtValueVector()
-        step([feeds[name] for name in self._module.input_names(training)], fetches)
-        return [fetches[index].numpy() for index in range(2)]
-
-    def _write(self, name: str, value: Array) -> None:
-        if self._state.has_parameter(name):
-            kept = np.ascontiguousarray(value)  # the binding reads its memory and does not keep it alive
-            self._state.copy_parameter_from(name, self._binding.OrtValue.ortvalue_from_numpy(kept, self._device))
+    def _model(self, program: Program, weights: Weights) -> Artifacts:
+        return Artifacts(self._binding, self._directory, program, weights)
 
 
 @dataclass
@@ -148,7 +84,7 @@ class _Run:
 
     feeds: Feeds
     weights: Weights
-    model: _Model
+    model: Artifacts
     updated: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,32 +135,3 @@ class _Run:
         values = [self.model.gradient(param).copy() for param in gradients.values()]
         self.feeds.hooks.watch(step, 0, Step(TRAINING, (), tuple(gradients)), values)
         self.model.reset()
-
-
-def _binding() -> Any:
-    try:
-        with _without_front_end():
-            binding = importlib.import_module("onnxruntime.capi._pybind_state")
-    except ImportError as error:
-        binding, reason = None, str(error)
-    else:
-        reason = "the onnxruntime that is installed cannot train"
-    if not hasattr(binding, "Module"):
-        raise UsageError(
-            f"engine 'ort-training' needs onnxruntime-training-cpu 1.19.2 instead of onnxruntime ({reason}):"
-            ' in an environment of its own, Python <= 3.12, pip install "edge-adapt[ort-training]"'
-        )
-    return binding
-
-
-@contextmanager
-def _without_front_end() -> Iterator[None]:
-    """Let `import onnxruntime` miss its PyTorch front end, which would load PyTorch where it is installed."""
-    absent = _FRONT_END not in sys.modules
-    if absent:
-        sys.modules[_FRONT_END] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules[_FRONT_END]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 from ..errors import UsageError
@@ -16,6 +17,26 @@ ENGINES: Mapping[str, Callable[[Path], Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
     "ort-training": OrtTrainingEngine,
 }
+DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu"),
+    "ort-training": ("onnxruntime-training-cpu",),
+}
+"""Any one of these must be installed for an engine; the others need nothing more."""
+
+
+def installed_engines() -> list[str]:
+    """Return the names of the engines that can run here."""
+    return [
+        name for name in ENGINES if name not in DISTRIBUTIONS or any(map(_installed, DISTRIBUTIONS[name]))
+    ]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def engine_named(name: str, directory: Path) -> Engine:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..losses import answer_tensors
 from ..lower.table import LOAD
 from ..plan.plan import Plan
 from ..program import Program
 from .arena import Arena
 from .base import Array, Hooks, Progress, Samples, Support, Weights
 from .binding import Bound, Call, bind
-from .given import answer_tensors, class_mask
+from .given import class_mask
 
 
 @dataclass

@@ -104,14 +104,16 @@ class Target:
 
     def checked(self, where: str, array: Array) -> Array:
         """Return the array as the program reads it; raises SupportError naming the first sample at fault."""
+        for index, sample in enumerate(array):
+            if fault := self._fault(sample):
+                raise SupportError(f"{where}, {self.name}: sample {index} holds {fault}")
+        return array if self.below is None else array.astype(np.int64, copy=False)
+
+    def _fault(self, sample: Array) -> str | None:
         if self.below is None:
-            good, fault = np.isfinite(array), "NaN or infinity; remove or repair it"
-        else:
-            good, fault = (array >= 0) & (array < self.below), f"a value outside 0 to {self.below - 1}"
-        if not good.all():
-            sample = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
-            raise SupportError(f"{where}, {self.name}: sample {sample} holds {fault}")
-        return array if self.below is None else array.astype(np.int64)
+            return None if np.isfinite(sample).all() else "NaN or infinity; remove or repair it"
+        inside = sample.min() >= 0 and sample.max() < self.below
+        return None if inside else f"a value outside 0 to {self.below - 1}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ class SupportSet:
     def loss_inputs(self) -> Mapping[str, NDArray[Any]]:
         """Return what the loss reads of every sample, by input part of the program."""
         return self.given
+
+    def part(self, start: int, stop: int) -> SupportSet:
+        """Return samples `start` to `stop` - 1; nothing is copied."""
+        given = {name: array[start:stop] for name, array in self.given.items()}
+        return replace(self, images=self.images[start:stop], given=given)
 
     def fill(self, start: int, out: NDArray[np.float32]) -> None:
         """Write samples start, start+1, ... as network inputs into `out`, float32 (m, ...)."""

@@ -3,6 +3,7 @@
 Forward attention `fw` is zero on at least `C - cap` channels of every sample. Where nothing else in the
 backward pass reads the input, `SelectChannels` stores the other channels, multiplied by fw, as (N, cap,
 ...) with their numbers (N, cap), and the weight gradient reads those: the same numbers from fewer bytes.
+Inputs with their channels on the last of several axes (tokens) stay as they are.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def sparse_storage(program: Program, ordered: Ordered) -> tuple[Ordered, dict[st
         saved = op.inputs[_INPUT_POSITION[op.kind]]
         readers = [o for o in ordered.ops[ordered.forward :] if saved in o.inputs]
         maker, channels = attention[op.inputs[3]]
-        if len(readers) > 1 or ordered.ops.index(maker) >= ordered.forward:
+        by_channel = maker.attrs["axis"] == 1 or len(program.tensors[saved].shape) == 2
+        if not by_channel or len(readers) > 1 or ordered.ops.index(maker) >= ordered.forward:
             continue
         new = _kept_tensors(program.tensors[saved], op.layer, _most_kept(channels, maker.attrs))
         if sum(t.size_bytes(1) for t in new) < program.tensors[saved].size_bytes(1):

@@ -7,8 +7,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
+from ..losses import answer_tensors
 from ..lower.table import Lowered
 from ..program import Program
+
+PER_BATCH = ("sample_weight", "class_mask")
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,14 @@ def static_bytes(
     used = {name for one in lowered.programs for name in one.values}
     attention = (t for t in program.with_role("attention-param") if t.name in used)
     weights = (*program.with_role("param"), *program.with_role("step-size"))
-    inputs = {part: program.tensors[name] for part, name in program.inputs.items() if part != "images"}
-    batched = {part: tensor.size_bytes(1) for part, tensor in inputs.items() if tensor.batched}
-    answers = sum(batched.values()) - batched["sample_weight"]
+    answers = sum(tensor.size_bytes(1) for tensor in answer_tensors(program).values())
+    inputs = (program.tensors[program.inputs[part]] for part in PER_BATCH if part in program.inputs)
+    per_batch = sum(tensor.size_bytes(lowered.micro_batch) for tensor in inputs)
     return StaticBytes(
         weights=sum(tensor.size_bytes(1) for tensor in weights),
         program=step_table_bytes,
         attention=sum(tensor.size_bytes(1) for tensor in attention),
-        input=lowered.samples * (sample_bytes + answers)
-        + lowered.micro_batch * sum(batched.values())
-        + sum(tensor.size_bytes(1) for tensor in inputs.values() if not tensor.batched),
+        input=lowered.samples * (sample_bytes + answers) + lowered.micro_batch * answers + per_batch,
     )
 
 

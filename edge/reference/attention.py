@@ -25,7 +25,8 @@ def clipped(pi: Array, rho: float, cap: int | None) -> Array:
 
 def _pooled(x: Array, axis: int, channels: int) -> Array:
     """Mean of one sample over everything but its channels, which are its first axis (1) or its last (-1)."""
-    return x.reshape(channels, -1).mean(axis=1) if axis == 1 else x.reshape(-1, channels).mean(axis=0)
+    mean = x.reshape(channels, -1).mean(axis=1) if axis == 1 else x.reshape(-1, channels).mean(axis=0)
+    return np.asarray(mean)
 
 
 def _probabilities(pooled: Array, w1: Array, b1: Array, w2: Array, b2: Array, normalize: str) -> Array:

@@ -75,11 +75,13 @@ def _gaussian_log_std_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, worksp
 
 
 def _rows(values: Array, sample: int) -> Array:
-    return values[sample].reshape(-1, values.shape[-1])
+    rows: Array = values[sample].reshape(-1, values.shape[-1])
+    return rows
 
 
 def _each(values: Array, sample: int) -> Array:
-    return values[sample].reshape(-1)
+    each: Array = values[sample].reshape(-1)
+    return each
 
 
 def _score_pieces(log_std: Array, workspace: Array) -> tuple[Array, Array]:

@@ -102,7 +102,7 @@ def _max_pool(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -
             result = best[: prod(part)].reshape(part)
             _pool_chunk(maps[sample, channels], pool.view, result, index)
             if y is not None:
-                np.copyto(_maps(y)[sample, channels], result)
+                np.copyto(y[sample].reshape(pool.y)[channels], result)
             if argmax is not None and index is not None:
                 index.store(argmax[sample].reshape(-1)[slots], pool.bits)
 
@@ -160,7 +160,8 @@ def _max_pool_grad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Arr
     for sample in range(gx.shape[0]):
         for channels, slots in pool.chunks():
             index.load(argmax[sample].reshape(-1)[slots], pool.bits)
-            _route_chunk(_maps(gy)[sample, channels], pool.view, index, routed, _maps(gx)[sample, channels])
+            part = gy[sample].reshape(pool.y)[channels]
+            _route_chunk(part, pool.view, index, routed, _maps(gx)[sample, channels])
 
 
 def _route_chunk(gy: Array, view: Window, index: _Index, routed: Array, gx: Array) -> None:

@@ -37,7 +37,9 @@ def _slice(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> N
     (x,) = present(inputs)
     (y,) = present(outputs)
     starts, ends = integers(attrs, "starts", x.ndim - 1), integers(attrs, "ends", x.ndim - 1)
-    part = x[(slice(None), *(slice(*ends_of) for ends_of in zip(starts, ends, strict=True)))]
+    ranges = (slice(start, end) for start, end in zip(starts, ends, strict=True))
+    index = (slice(None), *ranges)
+    part = x[index]
     np.copyto(y.reshape(part.shape), part)
 
 
@@ -47,7 +49,8 @@ def _pad(inputs: Arrays, outputs: Arrays, attrs: Attrs, workspace: Array) -> Non
     before, after = integers(attrs, "before", y.ndim - 1), integers(attrs, "after", y.ndim - 1)
     y.fill(number(attrs, "value"))
     inner = (slice(b, size - a) for b, a, size in zip(before, after, y.shape[1:], strict=True))
-    target = y[(slice(None), *inner)]
+    index = (slice(None), *inner)
+    target = y[index]
     np.copyto(target, x.reshape(target.shape))
 
 

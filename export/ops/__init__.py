@@ -2,10 +2,58 @@
 
 from __future__ import annotations
 
-from . import activation, attention, conv, fc, loss, norm, pool, shape, sums, update
+from . import (
+    activation,
+    affine,
+    arithmetic,
+    attention,
+    average_pool,
+    conv,
+    cut,
+    fc,
+    gelu,
+    layer_norm,
+    loss,
+    matmul,
+    mean,
+    norm,
+    policy,
+    pool,
+    prelu,
+    resize,
+    shape,
+    smooth,
+    softmax,
+    sums,
+    update,
+)
 from .rule import Extra, Match, Param, Rule
 
-_FAMILIES = (conv, fc, norm, sums, activation, pool, shape, loss, attention, update)
+_FAMILIES = (
+    conv,
+    fc,
+    norm,
+    layer_norm,
+    affine,
+    sums,
+    activation,
+    smooth,
+    gelu,
+    prelu,
+    softmax,
+    arithmetic,
+    mean,
+    pool,
+    average_pool,
+    shape,
+    cut,
+    resize,
+    matmul,
+    loss,
+    policy,
+    attention,
+    update,
+)
 
 RULES: dict[str, Rule] = {rule.kind: rule for family in _FAMILIES for rule in family.RULES}
 

@@ -1,41 +1,77 @@
-"""Convolution: its gradients are a transposed convolution, and one with batch and channels swapped."""
+"""Convolution in one or two dimensions: its gradients are a transposed convolution, and one with batch and channels
+swapped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from onnx import NodeProto
 
 from ...edge.program import Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
+from ..forward_graph import ForwardGraph, Shape, attributes
 from ..onnx_builder import Builder, sample_scale
 from ..tape import SAMPLE_WEIGHT, Tape
-from .rule import Match, Rule, integer, integers, weight_and_bias
+from .rule import Match, Param, Rule, integer, integers, weight_and_bias
 
 
 def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if node.op_type != "Conv":
         return None
-    attrs = attributes(node)
+    attrs, x, y = attributes(node), graph.shape(node.input[0]), graph.shape(node.output[0])
+    groups = int(attrs.get("group", 1))
+    if len(x) not in (3, 4):
+        raise ExportError(
+            f"{graph.described(node)}: expected a 1-d or 2-d convolution, got {len(x) - 2} dimensions"
+        )
     weight, bias = weight_and_bias(graph, node)
-    if weight is None or len(graph.shape(node.output[0])) != 4 or weight.value.ndim != 4:
+    if weight is None or not _fits(weight, bias, x, y, groups):
         raise ExportError(
-            f"node {node.name!r} (Conv): expected a 2-d convolution with module parameters as weight and bias"
+            f"{graph.described(node)}: expected a weight and a bias that are parameters as they are, or constants; "
+            "compute no weight from another tensor"
         )
-    if attrs.get("auto_pad", "NOTSET") != "NOTSET":
-        raise ExportError(
-            f"node {node.name!r} (Conv): auto_pad is not supported; write the padding as numbers"
-        )
+    kernel = list(weight.value.shape[2:])
     geometry = {
-        "strides": attrs.get("strides", [1, 1]),
-        "pads": attrs.get("pads", [0, 0, 0, 0]),
-        "dilations": attrs.get("dilations", [1, 1]),
-        "groups": attrs.get("group", 1),
+        "strides": _listed(attrs, "strides", [1] * len(kernel)),
+        "dilations": _listed(attrs, "dilations", [1] * len(kernel)),
     }
-    plain = {name: list(value) if isinstance(value, Sequence) else value for name, value in geometry.items()}
-    return Match((node.input[0],), (weight, bias), attrs=plain)
+    pads = _pads(attrs, [int(size) for size in x[2:]], kernel, geometry)
+    return Match((node.input[0],), (weight, bias), attrs={**geometry, "pads": pads, "groups": groups})
+
+
+def _fits(weight: Param, bias: Param | None, x: Shape, y: Shape, groups: int) -> bool:
+    """Whether weight and bias have the shapes that the maps ask for."""
+    shape = (y[1], int(x[1]) // groups)
+    return (
+        weight.value.ndim == len(x)
+        and weight.value.shape[:2] == shape
+        and (bias is None or bias.value.shape == (y[1],))
+    )
+
+
+def _listed(attrs: dict[str, Any], name: str, default: list[int]) -> list[int]:
+    return [int(value) for value in attrs.get(name) or default]
+
+
+def _pads(
+    attrs: dict[str, Any], size: list[int], kernel: list[int], geometry: dict[str, list[int]]
+) -> list[int]:
+    """The padding as numbers, begins then ends; SAME_UPPER puts the odd one at the end, SAME_LOWER at the start."""
+    automatic = attrs.get("auto_pad", "NOTSET")
+    if automatic in ("NOTSET", ""):
+        return _listed(attrs, "pads", [0] * (2 * len(kernel)))
+    if automatic == "VALID":
+        return [0] * (2 * len(kernel))
+    begins, ends = [], []
+    for axis, taps in enumerate(kernel):
+        stride = geometry["strides"][axis]
+        reach = geometry["dilations"][axis] * (taps - 1) + 1
+        total = max(0, (-(-size[axis] // stride) - 1) * stride + reach - size[axis])
+        less, more = total // 2, total - total // 2
+        begins.append(less if automatic == "SAME_UPPER" else more)
+        ends.append(more if automatic == "SAME_UPPER" else less)
+    return begins + ends
 
 
 def _gradient(tape: Tape, op: Op) -> None:
@@ -62,28 +98,32 @@ def _expand_input_grad(builder: Builder, op: Op) -> None:
     attrs = _onnx_attrs(op)
     kernel, size = builder.shape(w)[2:], builder.shape(op.outputs[0])[1:]
     pads, strides, dilations = attrs["pads"], attrs["strides"], attrs["dilations"]
-    reach = [dilations[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1)]
-    padding = [(size[axis] + pads[axis] + pads[axis + 2] - reach[axis]) % strides[axis] for axis in (0, 1)]
+    rank = len(kernel)
+    padding = [
+        (size[axis] + pads[axis] + pads[axis + rank] - dilations[axis] * (kernel[axis] - 1) - 1)
+        % strides[axis]
+        for axis in range(rank)
+    ]
     builder.add_many("ConvTranspose", (gy, w), op.outputs, {**attrs, "output_padding": padding})
 
 
 def _expand_weight_grad(builder: Builder, op: Op) -> None:
     """Correlate x with gy: a convolution over the batch, with strides and dilations exchanged.
 
-    With G groups, x becomes (I/G, G*N, H, W): the batch of each group is one group of channels.
+    With G groups, x becomes (I/G, G*N, [H,] W): the batch of each group is one group of channels.
     """
     x, gy, sample_weight, fw, bw = op.inputs
-    scaled = builder.add("Mul", gy, builder.over_space(sample_scale(builder, sample_weight, bw), 4))
-    if fw:
-        x = builder.add("Mul", x, builder.over_space(fw, 4))
     attrs = _onnx_attrs(op)
-    groups, (channels, *size) = attrs["group"], builder.shape(op.inputs[0])
-    kernel = builder.shape(op.outputs[0])[2:]
+    groups, (channels, *size) = attrs["group"], builder.shape(x)
+    rank, kernel = len(size) + 2, builder.shape(op.outputs[0])[2:]
+    scaled = builder.add("Mul", gy, builder.over_space(sample_scale(builder, sample_weight, bw), rank))
+    if fw:
+        x = builder.add("Mul", x, builder.over_space(fw, rank))
     by_group = builder.reshape(x, (0, groups, channels // groups, *size))
-    rows = builder.reshape(
-        builder.add("Transpose", by_group, perm=[2, 1, 0, 3, 4]), (channels // groups, -1, *size)
-    )
-    columns = builder.add("Transpose", scaled, perm=[1, 0, 2, 3])
+    turned = builder.add("Transpose", by_group, perm=[2, 1, 0, *range(3, rank + 1)])
+    rows = builder.reshape(turned, (channels // groups, -1, *size))
+    swap = [1, 0, *range(2, rank)]
+    columns = builder.add("Transpose", scaled, perm=swap)
     swapped = {
         "strides": attrs["dilations"],
         "dilations": attrs["strides"],
@@ -91,8 +131,9 @@ def _expand_weight_grad(builder: Builder, op: Op) -> None:
         "group": groups,
     }
     full = builder.add("Conv", rows, columns, kernel_shape=builder.shape(gy)[1:], **swapped)
-    window = builder.add("Slice", full, builder.ints([0, 0]), builder.ints(kernel), builder.ints([2, 3]))
-    builder.add("Transpose", window, perm=[1, 0, 2, 3], out=op.outputs[0])
+    axes = builder.ints(list(range(2, rank)))
+    window = builder.add("Slice", full, builder.ints([0] * len(size)), builder.ints(kernel), axes)
+    builder.add("Transpose", window, perm=swap, out=op.outputs[0])
 
 
 RULES = (
@@ -103,8 +144,8 @@ RULES = (
         _gradient,
         "conv",
         signature="x, w, [b] -> y",
-        attributes="strides [2], pads [top, left, bottom, right], dilations [2], groups",
-        meaning="cross-correlation, w (O, I/groups, kh, kw)",
+        attributes="strides [r], pads [2r: begins, then ends], dilations [r], groups",
+        meaning="cross-correlation of x (N, C, L), r = 1, or (N, C, H, W), r = 2; w (O, I/groups, [kh,] kw)",
     ),
     Rule(
         "ConvInputGrad",

@@ -1,61 +1,105 @@
-"""GroupNorm: in ONNX a reshape to groups, InstanceNormalization, a reshape back, Mul and Add."""
+"""GroupNorm and InstanceNorm, which has a group for every channel.
+
+In ONNX a GroupNorm is a reshape to groups, InstanceNormalization, a reshape back, Mul and Add.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto
 
 from ...edge.program import BATCH, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
+from ..forward_graph import ForwardGraph, Shape, attributes
 from ..onnx_builder import Builder
 from ..tape import SAMPLE_WEIGHT, Tape
+from .patterns import either_order
 from .rule import Extra, Match, Param, Rule, integer, number
 
 
 def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
-    """Recognise Add(Mul(Reshape(InstanceNormalization(Reshape(x))), scale), bias), either way around."""
-    for product, bias in _either_order(node, "Add"):
-        for normal, scale in _either_order(graph.producer(product), "Mul"):
-            back = graph.producer(normal, "Reshape")
-            norm = graph.producer(back.input[0], "InstanceNormalization") if back else None
-            split = graph.producer(norm.input[0], "Reshape") if norm else None
-            if norm is not None and split is not None:
-                return _normalised(
-                    graph, norm, split, (graph.param("weight", scale), graph.param("bias", bias))
-                )
+    """Recognise GroupNorm as exporters write it, GroupNormalization and InstanceNormalization."""
+    if node.op_type in _NODES:
+        return _NODES[node.op_type](graph, node)
+    for product, bias in either_order(node, "Add"):
+        for normal, scale in either_order(graph.producer(product), "Mul"):
+            found = _grouped(graph, graph.producer(normal))
+            if found is not None:
+                return _normalised(graph, *found, graph.param("weight", scale), graph.param("bias", bias), 5)
     return None
 
 
-def _either_order(node: NodeProto | None, kind: str) -> list[tuple[str, str]]:
-    """Both orders of the two inputs of a node of this kind, else none."""
-    if node is None or node.op_type != kind:
-        return []
-    first, second = node.input
-    return [(first, second), (second, first)]
-
-
-def _normalised(
-    graph: ForwardGraph, norm: NodeProto, split: NodeProto, params: tuple[Param | None, Param | None]
-) -> Match:
-    x, (scale, bias) = split.input[0], params
-    shape, target = graph.shape(x), graph.constant(split.input[1])
+def _grouped(graph: ForwardGraph, back: NodeProto | None) -> tuple[NodeProto, str, int] | None:
+    """InstanceNormalization, x and groups of Reshape(InstanceNormalization(Reshape(x))), whose own scale is 1."""
+    norm = (
+        graph.producer(back.input[0], "InstanceNormalization") if back and back.op_type == "Reshape" else None
+    )
+    split = graph.producer(norm.input[0], "Reshape") if norm else None
+    if norm is None or split is None:
+        return None
+    shape, target = graph.shape(split.input[0]), graph.constant(split.input[1])
     if target is None or len(target) != 3 or int(shape[1]) % int(target[1]) or not _is_plain(graph, norm):
         raise ExportError(
-            f"node {norm.name!r} (InstanceNormalization) is not a GroupNorm; use torch.nn.GroupNorm"
+            f"{graph.described(norm)}: it is neither an InstanceNorm nor a GroupNorm; use torch.nn.GroupNorm"
         )
-    if scale is None or bias is None or not scale.value.shape == bias.value.shape == shape[1:2]:
-        raise ExportError(f"node {norm.name!r}: a GroupNorm without its own weight and bias; use affine=True")
-    groups = int(target[1])
-    eps = float(f"{attributes(norm).get('epsilon', 1e-5):.7g}")
-    extras = (Extra("x_hat", shape), Extra("inv_std", (BATCH, groups)))
-    return Match((x,), (scale, bias), 5, {"groups": groups, "eps": eps}, extras)
+    return norm, split.input[0], int(target[1])
 
 
 def _is_plain(graph: ForwardGraph, norm: NodeProto) -> bool:
     """Whether an InstanceNormalization's own scale is 1 and its bias 0."""
     ones, zeros = graph.constant(norm.input[1]), graph.constant(norm.input[2])
     return ones is not None and zeros is not None and bool(np.all(ones == 1) and np.all(zeros == 0))
+
+
+def _without_affine(graph: ForwardGraph, node: NodeProto) -> Match | None:
+    """A GroupNorm whose scale and bias were left away."""
+    found = _grouped(graph, node)
+    if found is None or graph.shape(node.output[0]) != graph.shape(found[1]):
+        return None
+    ones = np.ones(int(graph.shape(found[1])[1]), np.float32)
+    scale, bias = Param("weight", ones, learned=False), Param("bias", 0 * ones, learned=False)
+    return _normalised(graph, *found, scale, bias, 3)
+
+
+def _own(graph: ForwardGraph, node: NodeProto) -> Match:
+    """InstanceNormalization or GroupNormalization of x itself."""
+    x, scale, bias = node.input
+    groups = attributes(node).get("num_groups", graph.shape(x)[1])
+    return _normalised(
+        graph, node, x, int(groups), graph.param("weight", scale), graph.param("bias", bias), 1
+    )
+
+
+_NODES = {"Reshape": _without_affine, "InstanceNormalization": _own, "GroupNormalization": _own}
+
+
+def _normalised(
+    graph: ForwardGraph,
+    norm: NodeProto,
+    x: str,
+    groups: int,
+    scale: Param | None,
+    bias: Param | None,
+    nodes: int,
+) -> Match:
+    shape = graph.shape(x)
+    params = (_per_channel(scale, shape), _per_channel(bias, shape))
+    if None in params:
+        raise ExportError(
+            f"{graph.described(norm)}: expected a scale and a bias for each of the {shape[1]} channels, as parameters "
+            "or constants"
+        )
+    eps = float(f"{attributes(norm).get('epsilon', 1e-5):.7g}")
+    extras = (Extra("x_hat", shape), Extra("inv_std", (BATCH, groups)))
+    return Match((x,), params, nodes, {"groups": groups, "eps": eps}, extras)
+
+
+def _per_channel(param: Param | None, x: Shape) -> Param | None:
+    """A parameter with one number a channel as (C,), else None."""
+    fits = param is not None and param.value.size == x[1] and max(param.value.shape) == x[1]
+    return replace(param, value=param.value.reshape(-1)) if param is not None and fits else None
 
 
 def _gradient(tape: Tape, op: Op) -> None:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from onnx import NodeProto
 
 from ...edge.program import Op
-from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
+from ...edge.reference.pool import argmax_type
+from ..forward_graph import ForwardGraph
 from ..onnx_builder import Builder
 from ..tape import Tape
+from .mean import reduced_axes
 from .rule import Extra, Match, Rule
+from .windows import Windows, windows
 
 
 def _match(graph: ForwardGraph, node: NodeProto) -> Match | None:
-    if node.op_type != "MaxPool":
+    if node.op_type == "MaxPool":
+        geometry = windows(graph, node)
+    elif node.op_type in ("GlobalMaxPool", "ReduceMax"):
+        space = [int(axis) for axis in graph.shape(node.input[0])[2:]]
+        if len(space) not in (1, 2) or reduced_axes(graph, node) != list(range(2, 2 + len(space))):
+            return None
+        geometry = Windows(space, [1] * len(space), [0] * 2 * len(space))
+    else:
         return None
-    attrs = attributes(node)
-    kernel = list(attrs["kernel_shape"])
-    plain = (
-        len(kernel) == 2 and list(attrs.get("dilations", [1, 1])) == [1, 1] and not attrs.get("ceil_mode", 0)
-    )
-    if not plain or attrs.get("auto_pad", "NOTSET") != "NOTSET":
-        raise ExportError(
-            f"node {node.name!r} (MaxPool): expected 2-d, without dilation, ceil_mode or auto_pad"
-        )
-    geometry = {
-        "kernel": kernel,
-        "strides": list(attrs.get("strides", [1, 1])),
-        "pads": list(attrs.get("pads", [0, 0, 0, 0])),
-    }
-    argmax = Extra("argmax", graph.shape(node.output[0]), _index_type(kernel[0] * kernel[1]))
-    return Match((node.input[0],), attrs=geometry, extras=(argmax,))
-
-
-def _index_type(elements: int) -> str:
-    if elements > 256:
-        raise ExportError(f"max-pool windows of {elements} elements are not supported; at most 256")
-    return "bit2" if elements <= 4 else "bit4" if elements <= 16 else "uint8"
+    shape = graph.shape(node.output[0])
+    argmax = Extra("argmax", shape, argmax_type(prod(geometry.kernel)))
+    return Match((node.input[0],), attrs=geometry.attrs, extras=(argmax,))
 
 
 def _gradient(tape: Tape, op: Op) -> None:
@@ -45,8 +37,14 @@ def _gradient(tape: Tape, op: Op) -> None:
 
 
 def _expand(builder: Builder, op: Op) -> None:
+    (x,), (y, argmax) = op.inputs, op.outputs
     attrs = {"kernel_shape": op.attrs["kernel"], "strides": op.attrs["strides"], "pads": op.attrs["pads"]}
-    builder.add_many("MaxPool", op.inputs, op.outputs, attrs)
+    shape = builder.shape(y or argmax)
+    if len(shape) == len(builder.shape(x)) or not y:
+        builder.add_many("MaxPool", op.inputs, op.outputs, attrs)
+        return
+    pooled, _ = builder.add_many("MaxPool", op.inputs, (builder.fresh("MaxPool"), argmax), attrs)
+    builder.reshape(pooled, (-1, *shape), out=y)
 
 
 def _expand_grad(builder: Builder, op: Op) -> None:
@@ -54,7 +52,7 @@ def _expand_grad(builder: Builder, op: Op) -> None:
     gy, argmax = op.inputs
     shape = builder.shape(op.outputs[0])
     batch = builder.add("Shape", gy, start=0, end=1)
-    count = builder.add("Mul", batch, builder.ints([shape[0] * shape[1] * shape[2]]))
+    count = builder.add("Mul", batch, builder.ints([prod(shape)]))
     zeros = builder.add("ConstantOfShape", count)
     indices, values = builder.reshape(argmax, [-1]), builder.reshape(gy, [-1])
     sums = builder.add("ScatterElements", zeros, indices, values, axis=0, reduction="add")
@@ -68,9 +66,9 @@ RULES = (
         _match,
         _gradient,
         signature="x -> y, argmax",
-        attributes="kernel [2], strides [2], pads [4]",
-        meaning="padding counts as -inf; argmax = row*kw + column inside the window of the first maximum; bit2 up "
-        "to 4 elements, bit4 up to 16, else uint8",
+        attributes="kernel [r], strides [r], pads [2r: begins, ends]",
+        meaning="x (N, C, L) or (N, C, H, W); padding counts as -inf; argmax = row*kw + column inside the window of "
+        "the first maximum; bit2 up to 4 elements, bit4 up to 16, uint8 up to 256, else int32",
     ),
     Rule(
         "MaxPoolGrad",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from onnx import NodeProto
 
 from ...edge.program import Attr, Op
+from ..errors import ExportError
 from ..forward_graph import ForwardGraph, Shape
 from ..onnx_builder import Builder
 from ..param import Param
@@ -80,9 +81,18 @@ class Rule:
 
 
 def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[Param | None, Param | None]:
-    """What a node reads after its input; a bias that is absent or a constant of zeros is None."""
-    weight, bias, *_ = (*node.input[1:], "", "")
-    return graph.param("weight", weight), unless_zero(graph.param("bias", bias))
+    """What a node reads after its input; a bias that is absent or a constant of zeros is None.
+
+    Raises:
+        ExportError: the bias depends on the input.
+    """
+    weight, bias = [*node.input[1:], "", ""][:2]
+    found = graph.param("bias", bias)
+    if bias and found is None:
+        raise ExportError(
+            f"{graph.described(node)}: its bias is computed; use a parameter, or add it separately"
+        )
+    return graph.param("weight", weight), unless_zero(found)
 
 
 def unless_zero(param: Param | None) -> Param | None:

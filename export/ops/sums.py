@@ -9,15 +9,18 @@ from .rule import Rule, integer
 
 def _total(builder: Builder, op: Op, value: str, like: str, scale: str) -> None:
     """Sum of scale * value over everything but the output's axes; scale (N, 1) or (N, C)."""
-    rank = len(builder.shape(like)) + 1
+    rank, kept = len(builder.shape(like)) + 1, builder.shape(op.outputs[0])
     if integer(op, "axis") == 1:
         scaled = builder.add("Mul", value, builder.over_space(scale, rank))
         builder.total(scaled, (0, *range(2, rank)), out=op.outputs[0])
         return
     between = list(range(1, rank - 1))
     wide = builder.add("Unsqueeze", scale, builder.ints(between)) if between else scale
-    summed = range(rank - len(builder.shape(op.outputs[0])))
-    builder.total(builder.add("Mul", value, wide), tuple(summed), out=op.outputs[0])
+    scaled = builder.add("Mul", value, wide)
+    if kept == (1,):
+        builder.reshape(builder.total(scaled, range(rank)), (1,), out=op.outputs[0])
+        return
+    builder.total(scaled, range(rank - len(kept)), out=op.outputs[0])
 
 
 def _expand_bias_grad(builder: Builder, op: Op) -> None:
@@ -38,7 +41,7 @@ RULES = (
         signature="gy, sample_weight, [bw] -> gb",
         attributes="axis",
         meaning="gb = sum_n sample_weight[n]*bw[n]*(gy[n] summed over space). axis 1: gb is (C,), axis 1 of gy; "
-        "axis -1: gb has the last axes of gy, as many as its rank; bw (N, C)",
+        "axis -1: gb has the last axes of gy, as many as its rank, or is (1,), the sum of all; bw (N, C)",
     ),
     Rule(
         "ScaleGrad",

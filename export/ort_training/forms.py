@@ -1,7 +1,7 @@
 """Operations in the form that ONNX Runtime training 1.19.2 differentiates.
 
-It has no gradient for HardSigmoid, HardSwish, Elu, PRelu, GroupNormalization and InstanceNormalization, no CPU
-kernel for the gradient of Resize, and its AveragePoolGrad leaves zeros on the CPU without a word. LayerNormalization
+It has no gradient for HardSigmoid, HardSwish, Elu, PRelu, GroupNormalization and InstanceNormalization, and its
+AveragePoolGrad leaves zeros on the CPU without a word. LayerNormalization
 is differentiated only where all three of its outputs are named.
 """
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ...edge.program import Op
+from ...edge.reference.average_pool import axis_entries
 from ..onnx_builder import Builder
-from ..ops.rule import integer, integers, number
+from ..ops.matrices import apply_matrices
+from ..ops.rule import integer, number
 
 
 def group_norm(builder: Builder, op: Op) -> None:
@@ -23,13 +25,19 @@ def group_norm(builder: Builder, op: Op) -> None:
     x, scale, bias = op.inputs
     shape, groups = builder.shape(x), integer(op, "groups")
     grouped = builder.reshape(x, (0, groups, -1))
-    size = builder.ints([prod(shape) // groups])
-    ones = builder.add("ConstantOfShape", size, value=numpy_helper.from_array(np.ones(1, np.float32)))
-    zeros = builder.add("ConstantOfShape", size)
+    size = prod(shape) // groups
+    ones, zeros = _own(builder, np.ones(size, np.float32)), _own(builder, np.zeros(size, np.float32))
     normal = _layer_normal(builder, (grouped, ones, zeros), builder.fresh("normal"), 1, number(op, "eps"))
     restored = builder.reshape(normal, (0, *shape))
     scaled = builder.add("Mul", restored, builder.over_space(scale, len(shape) + 1))
     builder.add("Add", scaled, builder.over_space(bias, len(shape) + 1), out=op.outputs[0])
+
+
+def _own(builder: Builder, value: NDArray[np.float32]) -> str:
+    """A constant that no other operation shares: LayerNormalization's gradient names one for it regardless."""
+    name = f"own::{len(builder.constants)}"
+    builder.constants[name] = numpy_helper.from_array(value, name)
+    return name
 
 
 def layer_norm(builder: Builder, op: Op) -> None:
@@ -80,28 +88,8 @@ def _below_zero(builder: Builder, x: str) -> str:
 
 
 def average_pool(builder: Builder, op: Op) -> None:
-    """A depthwise convolution with constant weights, corrected at the border where padding does not count."""
-    x, y = op.inputs[0], op.outputs[0]
-    (channels, *size), (_, *out_size) = builder.shape(x), builder.shape(y)
-    kernel, strides, pads = (integers(op, name) for name in ("kernel", "strides", "pads"))
-    weights = np.full((channels, 1, *kernel), 1 / prod(kernel), np.float32)
-    attrs = {"kernel_shape": kernel, "strides": strides, "pads": pads, "group": channels}
-    if integer(op, "count_include_pad") or not any(pads):
-        builder.add("Conv", x, builder.floats(weights), out=y, **attrs)
-        return
-    share = np.ones((), np.float32)
-    for axis, count in enumerate(out_size):
-        inside = _inside(size[axis], count, kernel[axis], strides[axis], pads[axis])
-        share = np.multiply.outer(share, inside / kernel[axis])
-    whole = builder.add("Conv", x, builder.floats(weights), **attrs)
-    builder.add("Mul", whole, builder.floats(1 / share), out=y)
-
-
-def _inside(size: int, count: int, kernel: int, stride: int, pad: int) -> NDArray[np.float32]:
-    """How many elements of each window lie inside the input, along one axis."""
-    first = np.arange(count) * stride - pad
-    inside = np.minimum(first + kernel, size) - np.maximum(first, 0)
-    return np.asarray(inside, np.float32)
+    """Products with constant matrices, one for each axis."""
+    apply_matrices(builder, op, axis_entries, transposed=False)
 
 
 FORMS = {

@@ -17,7 +17,6 @@ from ..ops import RULES
 from ..order import execution_order
 from ..passes import EliminateDeadCode, apply
 from .forms import FORMS
-from .losses import LOSSES
 
 PLAIN = frozenset(
     {
@@ -34,17 +33,33 @@ PLAIN = frozenset(
             "MatMul",
             "MaxPool",
         ),
-        *("Mean", "Mul", "Pad", "Relu", "Reshape", "Scale", "Sigmoid", "Silu", "Slice", "Softmax", "Sub"),
+        *(
+            "Mean",
+            "Mul",
+            "Pad",
+            "Relu",
+            "Reshape",
+            "Resize",
+            "Scale",
+            "Sigmoid",
+            "Silu",
+            "Slice",
+            "Softmax",
+            "Sub",
+        ),
         *("Tanh", "Transpose"),
+        *("SoftmaxCrossEntropy", "MeanSquaredError", "CategoricalPolicyGradient", "GaussianPolicyGradient"),
     }
 )
 """Operations whose ordinary expansion ONNX Runtime training differentiates, and rightly (tested one by one)."""
-SPECIAL = {**FORMS, **LOSSES}
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
 def forward_model(program: Program, values: Mapping[str, NDArray[np.float32]]) -> ModelProto:
-    """Samples and loss inputs to `loss` (summed over the samples) and `logits`; parameters are initializers.
+    """Samples and loss inputs to `loss` and `logits`; parameters are initializers.
+
+    The loss is the sum over the samples: the mean over the support set comes in through `step_scale`, so that it
+    does not depend on the micro-batch.
 
     Args:
         program: forward and loss sections without attention.
@@ -56,17 +71,19 @@ def forward_model(program: Program, values: Mapping[str, NDArray[np.float32]]) -
     outputs = {part: program.outputs[part] for part in ("loss", "logits")}
     needed = apply(EliminateDeadCode(tuple(outputs.values())), program).program
     builder = Builder(needed.tensors)
+    weight, samples = (program.inputs[part] for part in ("sample_weight", "images"))
+    ones = numpy_helper.from_array(np.ones(1, np.float32))
+    builder.add("ConstantOfShape", builder.add("Shape", samples, start=0, end=1), value=ones, out=weight)
     for op in execution_order(needed):
         _expand(builder, op)
     for name, tensor in outputs.items():
         if name != tensor:
             builder.add("Identity", tensor, out=name)
-    read = {name for node in builder.nodes for name in node.input}
     params = [tensor.name for tensor in needed.with_role("param")]
     graph = helper.make_graph(
         builder.nodes,
         "edge-adapt",
-        [_value_info(tensor) for tensor in needed.with_role("input") if tensor.name in read],
+        [_value_info(tensor) for tensor in needed.with_role("input") if tensor.name != weight],
         [
             _value_info(Tensor("loss", ())),
             _value_info(replace(program.tensors[outputs["logits"]], name="logits")),
@@ -81,8 +98,8 @@ def forward_model(program: Program, values: Mapping[str, NDArray[np.float32]]) -
 
 
 def _expand(builder: Builder, op: Op) -> None:
-    if op.kind in SPECIAL:
-        SPECIAL[op.kind](builder, op)
+    if op.kind in FORMS:
+        FORMS[op.kind](builder, op)
     elif op.kind in PLAIN:
         RULES[op.kind].expand(builder, op)
     else:

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 STEP_SCALE = "step_scale"
 MAX_IR_VERSION = 10
+SMALL = 64
 MODELS = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx")
 _ACCUMULATOR = "InPlaceAccumulatorV2"
 _NOT_USERS = (".accumulation.buffer", "lazy_reset_grad")
@@ -48,6 +49,7 @@ def generate(request: Path, out: Path) -> None:
         model = onnx.load(out / name)
         if name == MODELS[0]:
             scale_gradients(model, wanted["trained"], wanted["layers"], wanted["frozen"])
+        shrink_constants(model)
         model.ir_version = min(model.ir_version, MAX_IR_VERSION)
         onnx.save(model, out / name)
 
@@ -78,15 +80,39 @@ def scale_gradients(
     picks = [_pick(index) for index in used]
     nodes: list[Any] = [node for node in graph.node if node.op_type != _ACCUMULATOR]
     accumulators = [node for node in graph.node if node.op_type == _ACCUMULATOR]
-    ordered = [NodeProto.FromString(n.SerializeToString()) for n in (*nodes, *picks, *scales, *accumulators)]
-    del graph.node[:]
-    graph.node.extend(ordered)
+    ordered = (*nodes, *picks, *scales, *accumulators)
+    _replace(graph.node, [NodeProto.FromString(node.SerializeToString()) for node in ordered])
     graph.initializer.extend(
         helper.make_tensor(f"{STEP_SCALE}::{index}::index", TensorProto.INT64, [], [index]) for index in used
     )
     params = {*trained, *(frozen or ())}
     users = [i for i, item in enumerate(graph.input) if _is_users(item.name, params)]
     graph.input.insert(users[-1] + 1, helper.make_tensor_value_info(STEP_SCALE, TensorProto.FLOAT, [layers]))
+
+
+def shrink_constants(model: ModelProto) -> None:
+    """Write constants of one repeated value as ConstantOfShape: GroupNorm's ones and zeros are as large as maps.
+
+    Args:
+        model: changed in place.
+    """
+    graph = model.graph
+    kept, fills = [], []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.size > SMALL and (values == values.flat[0]).all():
+            shape, value = f"{tensor.name}::shape", numpy_helper.from_array(values.reshape(-1)[:1])
+            fills.append(helper.make_node("ConstantOfShape", [shape], [tensor.name], shape, value=value))
+            kept.append(helper.make_tensor(shape, TensorProto.INT64, [values.ndim], values.shape))
+        else:
+            kept.append(TensorProto.FromString(tensor.SerializeToString()))
+    _replace(graph.initializer, kept)
+    _replace(graph.node, [*fills, *(NodeProto.FromString(n.SerializeToString()) for n in graph.node)])
+
+
+def _replace(field: Any, items: Sequence[Any]) -> None:
+    del field[:]
+    field.extend(items)
 
 
 def _pick(index: int) -> NodeProto:

@@ -11,7 +11,10 @@ from edge_adapt.cloud.assemble import assemble, draw, draw_all, fixed_sampler, l
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
+from edge_adapt.cloud.settings import to_table
+from edge_adapt.cloud.tables import read_toml, write_toml
 from edge_adapt.edge.inputs import InputSpec
+from torch import nn
 
 GREY28 = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
 
@@ -45,6 +48,21 @@ def test_a_backbone_that_cannot_be_meta_trained_or_fed_is_refused_in_one_line(
     config = RunConfig.from_table(read_recipe("pmeta-conv4-glyphs"), {"backbone": backbone})
     with pytest.raises(ConfigError, match=message):
         assemble(config, GREY28)
+
+
+def test_a_recipe_may_choose_the_backbones_options() -> None:
+    table = read_recipe("pmeta-conv4-glyphs")
+    config = RunConfig.from_table(table, {"architecture.pool": "average"})
+    parts = assemble(config, GREY28)
+    assert any(isinstance(part, nn.AvgPool2d) for part in parts.network.module.modules())
+    assert RunConfig.from_table(read_toml(write_toml(to_table(config)), "")) == config
+    for name, value, message in (
+        ("width", 0.5, "backbone: conv4: conv4 has no option 'width'; it has norm, pool"),
+        ("norm", "batch", "layer norm1: expected conv, linear or GroupNorm, got BatchNorm2d"),
+        ("pool", "min", "pool must be one of max, average, got 'min'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            assemble(RunConfig.from_table(table, {f"architecture.{name}": value}), GREY28)
 
 
 def test_the_seed_makes_the_initial_weights() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edge_adapt.edge.inputs import Spec
 from edge_adapt.edge.program import Program, program_to_json
 from edge_adapt.edge.reference.interpret import interpret
 from numpy.typing import NDArray
@@ -17,17 +19,29 @@ from .programs import Net, conv_program, random_support, random_weights
 
 NET = Net(size=12, channels=8, blocks=2, classes=5, rho=0.3, steps=3)
 SAMPLES = 10
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def write_bundle(path: Path, net: Net = NET, step_size: float = 0.1, seed: int = 0) -> Path:
-    """Write a bundle directory; its self-test is computed in float64 by the plainest interpreter."""
+    """Write the bundle of a convolutional classifier of images."""
     program = conv_program(net)
     weights = random_weights(program, seed, step_size).tensors
+    support = random_support(net, samples=4, seed=7)
+    test = self_test(program, weights, support.spec, support.images, {"labels": support.labels})
+    fields = {"name": "tiny-conv", "loss": "softmax-cross-entropy", "input": support.spec.to_json()}
+    return write_files(path, program, weights, test, fields)
+
+
+def write_files(
+    path: Path, program: Program, weights: Arrays, test: Arrays, fields: Mapping[str, object]
+) -> Path:
+    """Write a bundle directory; `fields` are name, loss and input of its manifest."""
     path.mkdir(parents=True)
     (path / "program.json").write_text(json.dumps(program_to_json(program)))
-    save_file(weights, path / "weights.safetensors")
-    save_file(_self_test(program, weights, net), path / "selftest.safetensors")
-    (path / "manifest.json").write_text(json.dumps(_manifest(path, program, net), indent=1))
+    save_file(dict(weights), path / "weights.safetensors")
+    save_file(dict(test), path / "selftest.safetensors")
+    manifest = {**_manifest(path, program), **fields}
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return path
 
 
@@ -53,22 +67,25 @@ def write_npz(path: Path, **arrays: Any) -> Path:
     return path
 
 
-def _self_test(program: Program, weights: dict[str, Any], net: Net) -> dict[str, NDArray[Any]]:
-    support = random_support(net, samples=4, seed=7)
+def self_test(
+    program: Program, weights: Arrays, spec: Spec, samples: NDArray[Any], given: Arrays
+) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a self-test, computed in float64 by the plainest interpreter."""
     values = {
         **weights,
-        "images": support.spec.preprocess(support.images),
-        "labels": support.labels,
-        "sample_weight": np.full(4, 0.25),
-        "class_mask": np.ones(net.classes),
+        **given,
+        "images": spec.preprocess(samples),
+        "sample_weight": np.full(len(samples), 1 / len(samples)),
     }
+    if "class_mask" in program.tensors:
+        values["class_mask"] = np.ones(program.tensors["class_mask"].shape)
     grads = {grad: p for layer in program.layers for p, grad in zip(layer.params, layer.grads, strict=True)}
     found = interpret(program, values, ["loss", *grads], np.float64)
     test: dict[str, NDArray[Any]] = {
-        "images": support.images,
-        "labels": support.labels,
+        "images": samples,
+        **given,
         "alpha_mask": np.ones(len(program.layers), np.uint8),
-        "loss": found["loss"].astype(np.float32),
+        "loss": found["loss"].reshape(1).astype(np.float32),
     }
     for grad, param in grads.items():
         flat = found[grad].reshape(-1)
@@ -78,7 +95,7 @@ def _self_test(program: Program, weights: dict[str, Any], net: Net) -> dict[str,
     return test
 
 
-def _manifest(path: Path, program: Program, net: Net) -> dict[str, Any]:
+def _manifest(path: Path, program: Program) -> dict[str, Any]:
     words = {
         layer.name: sum(int(np.prod(program.tensors[name].concrete(1))) for name in layer.params)
         for layer in program.layers
@@ -86,11 +103,8 @@ def _manifest(path: Path, program: Program, net: Net) -> dict[str, Any]:
     return {
         "format": 1,
         "kind": "gradient",
-        "name": "tiny-conv",
-        "loss": "softmax-cross-entropy",
-        "input": random_support(net).spec.to_json(),
-        "classes": net.classes,
-        "steps": net.steps,
+        "classes": program.tensors["logits"].shape[-1],
+        "steps": program.steps,
         "samples": SAMPLES,
         "layers": [
             {

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from edge_adapt.edge import Bundle, BundleError
 from edge_adapt.edge.bundle import manifest_from_json, read_bundle
+from edge_adapt.edge.bundle.manifest import LAYER_KINDS
 from safetensors.numpy import load_file, save_file
 
-from .bundles import NET, SAMPLES, rewrite_manifest, write_bundle
+from .bundles import NET, SAMPLES, rewrite_manifest, support_arrays, write_bundle
 
 
 @pytest.fixture
@@ -50,6 +51,25 @@ def test_a_manifest_reads_back_equal(bundle: Path) -> None:
 def test_fields_of_a_later_minor_version_are_ignored(bundle: Path) -> None:
     rewrite_manifest(bundle, remark="written by a later version")
     assert read_bundle(bundle).manifest.name == "tiny-conv"
+
+
+def test_a_manifest_whose_input_has_no_kind_is_that_of_images(bundle: Path) -> None:
+    spec = read_bundle(bundle).manifest.input
+    old = {name: value for name, value in spec.to_json().items() if name != "kind"}
+    rewrite_manifest(bundle, input=old)
+    assert json.loads((bundle / "manifest.json").read_text())["input"] == old
+    assert Bundle.open(bundle).adapt(*support_arrays()).bundle.files.manifest.input == spec
+
+
+@pytest.mark.parametrize("kind", LAYER_KINDS)
+def test_every_kind_of_layer_is_read(bundle: Path, kind: str) -> None:
+    layers = json.loads((bundle / "manifest.json").read_text())["layers"]
+    rewrite_manifest(bundle, layers=[{**layer, "kind": kind} for layer in layers])
+    assert {layer.kind for layer in read_bundle(bundle).manifest.layers} == {kind}
+    layers[1]["kind"] = "lstm"
+    rewrite_manifest(bundle, layers=layers)
+    with pytest.raises(BundleError, match=r"layers\[1\]: 'kind': expected one of conv, fc, .*, got 'lstm'"):
+        read_bundle(bundle)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edge_adapt.edge.lower.work import step_macs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,3 +95,9 @@ def test_matrices_are_multiplied_one_by_one(
     )
     y = run("MatMul", [given_a, given_b], [garbage(expected.shape, dtype)], transA=trans_a, transB=trans_b)
     np.testing.assert_allclose(y, expected, atol=np.finfo(dtype).eps * 50)
+
+
+@pytest.mark.parametrize("a", [(1, 2, 4, 5, 7), (1, 2, 4, 7, 5)])
+@pytest.mark.parametrize("b", [(1, 2, 4, 7, 3), (1, 2, 4, 3, 7)])
+def test_products_of_matrices_are_counted(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    assert step_macs("MatMul", [a, b], [(1, 2, 4, 5, 3)]) == 2 * 4 * 5 * 7 * 3

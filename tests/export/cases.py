@@ -13,9 +13,11 @@ from edge_adapt.edge.program import Program
 from edge_adapt.export.adaptation import layer_attention
 from edge_adapt.export.autodiff import differentiate
 from edge_adapt.export.capture import capture
+from edge_adapt.export.network import Network
 from edge_adapt.export.source import AttentionSettings
 from torch import nn
 
+from . import cases_layers
 from .truth import Modules, random_attention
 
 
@@ -43,7 +45,7 @@ def conv_then(middle: nn.Module, features: int, **more: nn.Module) -> nn.Module:
     return stack(stem=stem, middle=middle, **more, flatten=nn.Flatten(), head=nn.Linear(features, 3))
 
 
-CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv-padded": (lambda: conv_then(nn.Conv2d(6, 4, 3, padding=1), 4 * 30), (2, 6, 5)),
     "conv-strided-leftover": (lambda: conv_then(nn.Conv2d(6, 4, 3, stride=(2, 3)), 4 * 3 * 2), (2, 8, 7)),
     "conv-dilated": (
@@ -68,6 +70,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "conv-norm": (
         lambda: stack(a=nn.Conv2d(2, 6, 3), n=nn.GroupNorm(2, 6), flat=nn.Flatten(), head=nn.Linear(54, 4)),
         (2, 5, 5)),
+    **cases_layers.CASES,
 }  # fmt: skip
 
 
@@ -77,6 +80,7 @@ class Example:
 
     module: nn.Module
     program: Program
+    constants: dict[str, np.ndarray]
     images: np.ndarray
     labels: np.ndarray
     attention: Modules
@@ -85,7 +89,8 @@ class Example:
     def values(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Everything the program reads: parameters, attention parameters, inputs (defaults unless given)."""
         count = len(self.images)
-        found = {name: value.detach().numpy() for name, value in self.module.named_parameters()}
+        learned = {name: value.detach().numpy() for name, value in self.module.named_parameters()}
+        found = {**self.constants, **learned}
         for layer, sides in self.attention.items():
             for side, module in sides.items():
                 for part in ("w1", "b1", "w2", "b2"):
@@ -104,9 +109,9 @@ class Example:
 
 
 @cache
-def captured(module: nn.Module, shape: tuple[int, ...]) -> Program:
+def captured(module: nn.Module, shape: tuple[int, ...]) -> Network:
     """The forward program; weights are not part of it, so a module is captured once."""
-    return capture(module, shape).program
+    return capture(module, shape)
 
 
 def example(
@@ -117,10 +122,13 @@ def example(
     settings = settings or AttentionSettings()
     attention = random_attention(module, seed + 1, hidden) if attended else {}
     rng = np.random.default_rng(seed)
-    program = differentiate(captured(module, shape), layer_attention(attention, settings), steps=2)
+    network = captured(module, shape)
+    program = differentiate(network.program, layer_attention(attention, settings), steps=2)
+    constants = {name: value for name, value in network.values.items() if name not in network.origins}
     classes = int(program.tensors[program.outputs["logits"]].shape[1])
     labels = rng.integers(0, classes, samples)
-    return Example(module, program, rng.normal(size=(samples, *shape)), labels, attention, settings)
+    images = rng.normal(size=(samples, *shape))
+    return Example(module, program, constants, images, labels, attention, settings)
 
 
 @cache

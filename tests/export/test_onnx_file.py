@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -9,8 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from edge_adapt.export import ExportError
+from edge_adapt.export import ExportError, export_bundle
 from edge_adapt.export.onnx_file import load_onnx
+from edge_adapt.export.onnx_import import import_forward
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from torch import nn
@@ -34,6 +36,10 @@ def written(path, body: str, *weights: str, version: int = 18, given="float[N, 3
 def shapes_of(model: onnx.ModelProto) -> dict[str, list[int | str]]:
     infos = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     return {i.name: [d.dim_value or d.dim_param for d in i.type.tensor_type.shape.dim] for i in infos}
+
+
+def notes_of(bundle) -> list[str]:
+    return json.loads((bundle / "manifest.json").read_text())["provenance"]["notes"]
 
 
 def check_equal(path, model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
@@ -142,15 +148,36 @@ def test_files_of_torchs_older_exporter_are_brought_to_opset_18(opset, fixed, tm
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     assert {"conv.weight", "batch.weight", "head.bias", "position"} <= params
     assert not {"batch.running_mean", "batch.running_var"} & params
+    assert [node.input[1:] for node in model.graph.node if node.op_type == "LayerNormalization"] == [
+        ["layer.weight", "layer.bias"]
+    ]
     if not fixed:
         check_equal(path, model, (3, 4, 4))
 
 
-def test_files_of_the_new_exporter_with_external_weights_are_read(tmp_path, capfd):
-    path = by_torch(tmp_path / "m.onnx", dynamo=True, opset=20)
+@pytest.mark.parametrize("opset", [20, 21])
+def test_files_of_the_new_exporter_with_external_weights_are_read(opset, tmp_path):
+    path = by_torch(tmp_path / "m.onnx", dynamo=True, opset=opset)
     model, params = load_onnx(path)
     assert {"conv.weight", "batch.weight", "layer.bias", "head.bias", "position"} <= params
     check_equal(path, model, (3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("dynamo", "opset", "fixed"), [(False, 11, True), (False, 17, False), (True, 21, False)]
+)
+def test_the_bundle_of_a_file_predicts_what_the_file_does(dynamo, opset, fixed, tmp_path):
+    path = by_torch(tmp_path / "m.onnx", dynamo=dynamo, opset=opset, fixed=fixed)
+    bundle = export_bundle(path, tmp_path / "bundle")
+    x = np.random.default_rng(1).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    sessions = [
+        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for file in (path, bundle / "eval.onnx")
+    ]
+    expected, found = (session.run(None, {session.get_inputs()[0].name: x})[0] for session in sessions)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    (note,) = notes_of(bundle)
+    assert note.endswith("(BatchNormalization): running statistics folded into a fixed scale and shift")
 
 
 PARAMETERS = {
@@ -159,7 +186,7 @@ PARAMETERS = {
     "attention-scale": ("s = Mul (x, k) out = Relu (s)", ("1 k",), set()),
     "layer-scale": ("s = Mul (x, k) out = Relu (s)", ("3x1x1 k",), {"k"}),
     "constant-divisor": ("s = Div (x, k) out = Relu (s)", ("3x1x1 k",), set()),
-    "read-by-others-too": ("s = Mul (x, k) t = Div (s, k) out = Relu (t)", ("3x1x1 k",), set()),
+    "read-by-others-too": ("s = Mul (x, k) t = Div (s, k) out = Relu (t)", ("3x6x1 k",), set()),
     "instance-norm": ("out = InstanceNormalization (x, k, b)", ("3 k", "3 b"), {"k", "b"}),
     "running-statistics": ("out = BatchNormalization (x, k, b, m, v)",
                            ("3 k", "3 b", "3 m", "3 v"), {"k", "b"}),
@@ -188,11 +215,66 @@ def test_weights_that_an_exporter_merged_are_told_apart_again(tmp_path):
     check_equal(path, model, (3, 6, 6))
 
 
-def test_newer_opsets_are_read_where_nothing_changed_but_types(tmp_path):
-    path = written(tmp_path / "m.onnx", f"{CONV} out = Relu (y)", WEIGHT, version=22)
-    model, _ = load_onnx(path)
-    assert model.opset_import[0].version == 18
+def test_vectors_that_an_exporter_merged_are_told_apart_but_matrices_stay_tied(tmp_path):
+    body = "n = BatchNormalization (x, k, b, b, k) m = MatMul (n, w) out = MatMul (m, w)"
+    path = written(tmp_path / "m.onnx", body, "3 k", "3 b", "6x6 w")
+    model, params = load_onnx(path)
+    assert params == {"k", "b", "w"}
+    assert list(model.graph.node[0].input) == ["x", "k", "b", "b.2", "k.2"]
     check_equal(path, model, (3, 6, 6))
+
+
+def test_newer_opsets_are_read_where_nothing_changed_but_types(tmp_path):
+    path = written(tmp_path / "m.onnx", f"{CONV} g = Gelu (y) out = Relu (g)", WEIGHT, version=22)
+    model, _ = load_onnx(path)
+    assert shapes_of(model)["out"] == ["N", 4, 6, 6]
+    check_equal(path, model, (3, 6, 6))
+
+
+LAYER_NORM = """
+    m = ReduceMean <keepdims = 1> (x, axes)
+    d = Sub (x, m)
+    {square}
+    v = ReduceMean <keepdims = {keepdims}> (q, {axes})
+    t = Add ({eps}, v)
+    r = Sqrt (t)
+    n = Div (d, r)
+    {end}
+"""
+SPELLINGS = {
+    "no-affine": ({}, 1),
+    "square-as-product": ({"square": "q = Mul (d, d)"}, 1),
+    "own-difference": ({"square": "e = Sub (x, m) q = Pow (e, two)"}, 1),
+    "scale-only": ({"end": "out = Mul (w, n)"}, 1),
+    "scale-and-bias": ({"end": "s = Mul (n, w) out = Add (b, s)"}, 1),
+    "scale-read-twice": ({"end": "s = Mul (n, w) a = Add (s, b) out = Add (s, a)"}, 1),
+    "cube": ({"square": "q = Pow (d, three)"}, 0),
+    "other-product": ({"square": "q = Mul (d, x)"}, 0),
+    "other-axes": ({"axes": "middle"}, 0),
+    "changing-epsilon": ({"eps": "m"}, 0),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_layer_norm_in_pieces_becomes_one_node_and_nothing_else_does(name, tmp_path):
+    parts, count = SPELLINGS[name]
+    spelled = {
+        "square": "q = Pow (d, two)",
+        "axes": "axes",
+        "eps": "eps",
+        "end": "out = Relu (n)",
+        "keepdims": 1,
+    }
+    numbers = {
+        "axes": np.array([-2, -1]), "middle": np.array([-1, 1]), "two": np.float32(2), "three": np.float32(3),
+        "eps": np.float32(0.1),
+    }  # fmt: skip
+    body = LAYER_NORM.format(**{**spelled, **parts})
+    path = written(tmp_path / "m.onnx", body, "6x6 w", "6x6 b", **numbers)
+    model, _ = load_onnx(path)
+    assert [node.op_type for node in model.graph.node].count("LayerNormalization") == count
+    if name not in ("cube", "other-product", "changing-epsilon"):
+        check_equal(path, model, (3, 6, 6))
 
 
 def text_file(path) -> None:
@@ -255,7 +337,7 @@ REFUSED = {
                       r"input 'x' is int64; expected float32"),
     "open-axes": (lambda p: written(p, f"{CONV} out = Relu (y)", WEIGHT, given="float[N, 3, H, W] x"),
                   r"input 'x' leaves axes open \(H, W\); give the shape of one sample"),
-    "new-opset": (lambda p: written(p, "out = Gelu (x)", version=20), r"opset 20, where node 'out' \(Gelu\) is not"),
+    "new-opset": (lambda p: written(p, "out = Swish (x)", version=24), r"opset 24, where node 'out' \(Swish\) is not"),
     "wrong-sizes": (lambda p: written(p, "f = Flatten (x) out = MatMul (f, w)", "7x5 w"),
                     r"not a valid|shapes do not fit"),
     "batch-built-in": (lambda p: written(p, "out = Concat <axis = 1> (x, k)", "1x2x6x6 k",
@@ -276,6 +358,24 @@ def test_what_cannot_be_loaded_is_one_line_that_names_the_file(name, tmp_path, c
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) - len(str(path)) < 350
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_bytes_are_refused_or_read_but_never_crash(seed, tmp_path):
+    whole = by_torch(tmp_path / "m.onnx", dynamo=False, opset=17)
+    content = np.fromfile(whole, np.uint8)
+    rng = np.random.default_rng(seed)
+    refusals = []
+    for _ in range(25):
+        damaged = content.copy()
+        damaged[rng.integers(len(content), size=4)] = rng.integers(256, size=4)
+        damaged.tofile(tmp_path / "damaged.onnx")
+        try:
+            import_forward(*load_onnx(tmp_path / "damaged.onnx"))
+        except ExportError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 5
+    assert all(len(text.splitlines()) == 1 for text in refusals)
 
 
 def test_open_axes_are_fixed_by_the_shape_of_a_sample(tmp_path):

@@ -27,7 +27,7 @@ from .conv4 import LAYERS, conv4_source
 def whole() -> Program:
     source = conv4_source()
     attention = layer_attention(source.attention, source.settings)
-    return differentiate(captured(source.module, (1, 28, 28)), attention, 3)
+    return differentiate(captured(source.module, (1, 28, 28)).program, attention, 3)
 
 
 def names(program: Program, role: str) -> set[str]:

@@ -26,16 +26,35 @@ class Truth:
     margins: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+CONVS, INSTANCE_NORMS = (nn.Conv1d, nn.Conv2d), (nn.InstanceNorm1d, nn.InstanceNorm2d)
+LAYERS = (*CONVS, nn.Linear, nn.GroupNorm, nn.LayerNorm, *INSTANCE_NORMS)
+LAST_AXIS = (nn.Linear, nn.LayerNorm)
+
+
 def layers_of(module: nn.Module) -> dict[str, nn.Module]:
-    return {n: m for n, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.GroupNorm))}
+    return {n: m for n, m in module.named_modules() if isinstance(m, LAYERS) and list(m.parameters())}
 
 
-def channels_of(layer: nn.Module) -> tuple[int, int]:
-    if isinstance(layer, nn.Conv2d):
+def channels_of(layer: nn.Module) -> tuple[int, int] | None:
+    """Input and output channels; None for layers whose channels attention cannot tell apart."""
+    if isinstance(layer, CONVS):
         return layer.in_channels, layer.out_channels
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
-    return layer.num_channels, layer.num_channels
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_channels, layer.num_channels
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+        return 2 * tuple(layer.normalized_shape)
+    return None
+
+
+def normalised(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What forward attention looks at: of a norm its x_hat, else the input."""
+    if isinstance(layer, nn.GroupNorm):
+        return F.group_norm(x, layer.num_groups, eps=layer.eps)
+    if isinstance(layer, nn.LayerNorm):
+        return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    return x
 
 
 def random_attention(module: nn.Module, seed: int, hidden: int | None = None, scale: float = 0.7) -> Modules:
@@ -43,8 +62,11 @@ def random_attention(module: nn.Module, seed: int, hidden: int | None = None, sc
     rng = np.random.default_rng(seed)
     found: Modules = {}
     for name, layer in list(layers_of(module).items())[:-1]:
+        widths = channels_of(layer)
+        if widths is None:
+            continue
         found[name] = {}
-        for side, channels in zip(SIDES, channels_of(layer), strict=True):
+        for side, channels in zip(SIDES, widths, strict=True):
             width = hidden or channels
             shapes = ((width, channels), (width,), (channels, width), (channels,))
             found[name][side] = AttentionModule(
@@ -72,7 +94,8 @@ def truth(
     result.logits = np.concatenate([sample.logits for sample in samples])
     for name in samples[0].output_grads:
         result.output_grads[name] = np.concatenate([sample.output_grads[name] for sample in samples])
-    chosen = [_choose(sample, attention or {}, settings or AttentionSettings()) for sample in samples]
+    last = {name for name, layer in layers_of(module).items() if isinstance(layer, LAST_AXIS)}
+    chosen = [_choose(sample, last, attention or {}, settings or AttentionSettings()) for sample in samples]
     for key in chosen[0]:
         gammas, margins = zip(*(choice[key] for choice in chosen), strict=True)
         result.gammas[key], result.margins[key] = np.stack(gammas), np.array(margins)
@@ -102,10 +125,7 @@ def _sample(module: nn.Module, image: np.ndarray, label: int, class_mask: np.nda
 
     def watch(name: str):
         def hook(layer, args, output):
-            x = args[0]
-            inputs[name] = (
-                F.group_norm(x, layer.num_groups, eps=layer.eps) if isinstance(layer, nn.GroupNorm) else x
-            )
+            inputs[name] = normalised(layer, args[0])
             outputs[name] = output
 
         return hook
@@ -132,17 +152,16 @@ def _sample(module: nn.Module, image: np.ndarray, label: int, class_mask: np.nda
     )
 
 
-def _choose(sample: _Sample, attention: Modules, settings: AttentionSettings):
-    """(gamma, margin) by `fw::LAYER` and `bw::LAYER`."""
+def _choose(sample: _Sample, last: set[str], attention: Modules, settings: AttentionSettings):
+    """(gamma, margin) by `fw::LAYER` and `bw::LAYER`; the layers `last` have their channels on the last axis."""
     found = {}
     normalize = {"rms": "rms", "raw": "none"}[settings.bw_input]
     for name, modules in attention.items():
-        found[f"fw::{name}"] = gamma_of(
-            modules["fw"], sample.seen[name], settings.rho_fw, settings.cap, "none"
-        )
-        found[f"bw::{name}"] = gamma_of(
-            modules["bw"], sample.output_grads[name], settings.rho_bw, None, normalize
-        )
+        seen, gradient = sample.seen[name], sample.output_grads[name]
+        if name in last:
+            seen, gradient = np.moveaxis(seen, -1, 1), np.moveaxis(gradient, -1, 1)
+        found[f"fw::{name}"] = gamma_of(modules["fw"], seen, settings.rho_fw, settings.cap, "none")
+        found[f"bw::{name}"] = gamma_of(modules["bw"], gradient, settings.rho_bw, None, normalize)
     return found
 
 
@@ -158,10 +177,10 @@ def _spread(layer, part, fw, bw, shape) -> np.ndarray:
     gamma = np.ones(shape)
     for output in range(shape[0]):
         gamma[output] = bw[output]
-        if part == "weight" and isinstance(layer, nn.GroupNorm):
+        if part == "weight" and isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):
             gamma[output] *= fw[output]
         elif part == "weight":
-            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            groups = layer.groups if isinstance(layer, CONVS) else 1
             for inner in range(shape[1]):
                 gamma[output, inner] *= fw[output * groups // shape[0] * shape[1] + inner]
     return gamma
