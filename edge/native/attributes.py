@@ -50,6 +50,48 @@ def _cross_entropy(attrs: Attrs) -> Row:
     return [number(attrs, "label_smoothing") if "label_smoothing" in attrs else 0.0]
 
 
+def _clip(attrs: Attrs) -> Row:
+    row: Row = []
+    for name in ("min", "max"):
+        absent = attrs.get(name) is None
+        row += [0, 0.0] if absent else [1, number(attrs, name)]
+    return row
+
+
+def _hard_sigmoid(attrs: Attrs) -> Row:
+    alpha, beta = number(attrs, "alpha"), number(attrs, "beta")
+    return [alpha, beta, -beta / alpha, (1 - beta) / alpha]
+
+
+def _gelu(attrs: Attrs) -> Row:
+    return [choice(attrs, "approximate", ("none", "tanh"))]
+
+
+def _listed(attrs: Attrs, *names: str) -> Row:
+    """Lists one after the other, all as long as the first."""
+    first = attrs.get(names[0])
+    count = len(first) if isinstance(first, list) else 0
+    return [value for name in names for value in integers(attrs, name, count)]
+
+
+def _mean(attrs: Attrs) -> Row:
+    axes = _listed(attrs, "axes")
+    return [len(axes), *axes]
+
+
+def _resize(attrs: Attrs) -> Row:
+    places = ("asymmetric", "half_pixel", "align_corners")
+    return [choice(attrs, "mode", ("nearest", "linear")), choice(attrs, "coordinates", places)]
+
+
+def choice(attrs: Attrs, name: str, known: tuple[str, ...]) -> int:
+    """Return the position of a text attribute; raises ValueError where it is none of the known ones."""
+    value = attrs.get(name)
+    if value not in known:
+        raise ValueError(f"attribute {name!r} must be one of {known}, got {value!r}")
+    return known.index(str(value))
+
+
 ENCODERS: Mapping[str, Encoder] = {
     "Conv": _conv,
     "ConvInputGrad": _conv,
@@ -78,6 +120,48 @@ ENCODERS: Mapping[str, Encoder] = {
     "SelectChannels": _none,
     "SoftmaxCrossEntropy": _cross_entropy,
     "MeanSquaredError": _none,
+    "CategoricalPolicyGradient": _none,
+    "GaussianPolicyGradient": _none,
+    "GaussianLogStdGrad": _none,
+    "Clip": _clip,
+    "LeakyRelu": _numbers("alpha"),
+    "HardSigmoid": _hard_sigmoid,
+    "Scale": _numbers("factor", "offset"),
+    "SumTo": _none,
+    "MulGrad": _none,
+    "Mean": _mean,
+    "MeanGrad": _mean,
+    "AveragePool": lambda attrs: [*_pool(attrs), integer(attrs, "count_include_pad")],
+    "AveragePoolGrad": lambda attrs: [*_pool(attrs), integer(attrs, "count_include_pad")],
+    "Resize": _resize,
+    "ResizeGrad": _resize,
+    "Transpose": lambda attrs: _listed(attrs, "perm"),
+    "Concat": _integers("axis"),
+    "Slice": lambda attrs: _listed(attrs, "starts", "ends"),
+    "Pad": lambda attrs: [number(attrs, "value"), *_listed(attrs, "before", "after")],
+    "MatMul": _integers("transA", "transB"),
+    "Elu": _numbers("alpha"),
+    "EluGrad": _numbers("alpha"),
+    "Sigmoid": _none,
+    "SigmoidGrad": _none,
+    "Tanh": _none,
+    "TanhGrad": _none,
+    "Silu": _none,
+    "SiluGrad": _none,
+    "HardSwish": _none,
+    "HardSwishGrad": _none,
+    "Gelu": _gelu,
+    "GeluGrad": _gelu,
+    "PRelu": _none,
+    "PReluInputGrad": _none,
+    "PReluSlopeGrad": _none,
+    "Affine": _integers("axis"),
+    "AffineInputGrad": _integers("axis"),
+    "Expand": _none,
+    "Softmax": _none,
+    "SoftmaxGrad": _none,
+    "LayerNorm": lambda attrs: [integer(attrs, "dims"), number(attrs, "eps")],
+    "LayerNormInputGrad": _integers("dims"),
 }
 
 

@@ -63,6 +63,7 @@ class _Call(ctypes.Structure):
         ("attrs", ctypes.POINTER(_Attribute)),
         ("workspace", ctypes.c_void_p),
         ("threads", ctypes.c_int32),
+        ("input_count", ctypes.c_int32),
     )
 
 
@@ -137,7 +138,10 @@ def _call(
     row = (_Attribute * ATTRIBUTES)()
     for place, value in zip(row, attrs, strict=False):
         setattr(place, "f" if isinstance(value, float) else "i", value)
-    return _Call(_pointers(inputs, INPUTS), _pointers(outputs, OUTPUTS), row, None, threads)
+    count = max(INPUTS, len(inputs))
+    return _Call(
+        _pointers(inputs, count), _pointers(outputs, OUTPUTS), row, None, threads, len(inputs)
+    )
 
 
 def _pointers(tensors: Sequence[_Tensor | None], count: int) -> ctypes.Array[ctypes._Pointer[_Tensor]]:

@@ -29,14 +29,14 @@ typedef union {
     float f;
 } ea_attr;
 
-/* One call. `inputs` has EA_INPUTS entries and `outputs` EA_OUTPUTS; absent and dropped ones are NULL. `attrs` holds
-   what edge/native/attributes.py writes. */
+/* One call. `inputs` has EA_INPUTS entries or more (Concat: `input_count`) and `outputs` EA_OUTPUTS; absent and dropped
+   ones are NULL. `attrs` holds what edge/native/attributes.py writes. */
 typedef struct {
     const ea_tensor *const *inputs;
     const ea_tensor *const *outputs;
     const ea_attr *attrs;
     void *workspace;
-    int32_t threads;
+    int32_t threads, input_count;
 } ea_call;
 
 enum { EA_OK = 0, EA_TOO_MANY_CHANNELS = 1, EA_UNKNOWN_OPERATION = 2 };

@@ -1,10 +1,11 @@
 /* The fully connected layer: x (N, ..., I), w (O, I), y (N, ..., O). The axes between are places that share w. */
 #include "fc.h"
 
+#include "dense.h"
 #include "gemm.h"
 #include "parallel.h"
 
-enum { ROWS = 4, SAMPLES = 32, MOST_SLOTS_AT_ONCE = 4 };
+enum { ROWS = 4, BLOCK = TILE_ROWS, SAMPLES = 32 };
 
 typedef struct {
     const float *x, *w, *b, *gy, *sample_weight, *fw, *bw;
@@ -13,48 +14,10 @@ typedef struct {
     int samples, places, inputs, outputs, slots; /* places of all samples; of one in the weight gradient */
 } job;
 
-/* y[m][o] for m rows of x and n rows of w (both constants where it is inlined): dot products of length I. */
-INLINE void dots(const int m, const int n, const job *j, int place, int output) {
-    vec total[ROWS][ROWS];
-    const float *x = j->x + (ptrdiff_t)place * j->inputs, *w = j->w + (ptrdiff_t)output * j->inputs;
-    int depth = j->inputs, k = 0;
-#pragma GCC unroll 4
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < n; c++) total[r][c] = (vec){0};
-    for (; k + LANES <= depth; k += LANES) {
-        vec left[ROWS];
-#pragma GCC unroll 4
-        for (int r = 0; r < m; r++) left[r] = load(x + (ptrdiff_t)r * depth + k);
-#pragma GCC unroll 4
-        for (int c = 0; c < n; c++) {
-            vec right = load(w + (ptrdiff_t)c * depth + k);
-#pragma GCC unroll 4
-            for (int r = 0; r < m; r++) total[r][c] += left[r] * right;
-        }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < n; c++) {
-            float value = sum(total[r][c]);
-            for (int i = k; i < depth; i++) value += x[(ptrdiff_t)r * depth + i] * w[(ptrdiff_t)c * depth + i];
-            j->result[(ptrdiff_t)(place + r) * j->outputs + output + c] = value + (j->b ? j->b[output + c] : 0);
-        }
-}
-
 static void forward_part(const void *context, int thread, int threads) {
     const job *j = context;
-    range outputs = part_of(j->outputs, thread, threads);
-    for (int o = outputs.first; o < outputs.last; o += ROWS) {
-        int whole = o + ROWS <= outputs.last, place = 0;
-        if (whole)
-            for (; place + ROWS <= j->places; place += ROWS) dots(ROWS, ROWS, j, place, o);
-        for (; place < j->places; place++)
-            if (whole) dots(1, ROWS, j, place, o);
-            else
-                for (int i = o; i < outputs.last; i++) dots(1, 1, j, place, i);
-    }
+    ea_dots d = {j->x, j->w, j->b, j->result, j->places, j->inputs, j->outputs};
+    ea_dense_dots(&d, part_of(j->outputs, thread, threads));
 }
 
 int32_t ea_fc_run(const ea_call *call) {
@@ -65,57 +28,11 @@ int32_t ea_fc_run(const ea_call *call) {
     return EA_OK;
 }
 
-/* Call `tile` for columns first..last of rows of `width` elements, whole tiles, then one that is moved left so that
-   it stays inside the row: of it only the last columns count. Narrower rows go column by column (width 1). */
-typedef struct {
-    int first, columns, skip; /* where the tile starts, its width, and its columns that are done already */
-} span;
-
-static span next_span(int done, int first, int last) {
-    span s = {done, smaller(TILE_COLUMNS, last - done), 0};
-    int width = ea_tile_width(s.columns);
-    if (s.columns < width) {
-        if (last - first < width) return (span){done, 1, 0};
-        s = (span){last - width, width, done - (last - width)};
-    }
-    return s;
-}
-
-/* to (+)= A B for one tile of a row-major C; a column of its own where the span has one only. */
-static void span_tile(const ea_run_product *p, span s, int rows, float *c, ptrdiff_t c_row, const float *scale,
-                      const float *column_scale, int add) {
-    float tile[TILE_ROWS * WIDEST_TILE];
-    if (s.columns == 1) {
-        for (int r = 0; r < rows; r++) {
-            tile[r * WIDEST_TILE] = 0;
-            for (int k = 0; k < p->length; k++)
-                tile[r * WIDEST_TILE] += p->a[r * p->row + k * p->step] * p->b[k * p->b_row];
-        }
-    } else {
-        ea_target to = {tile, WIDEST_TILE, 1, NULL, rows, s.columns, 0};
-        ea_tile_runs(p, &to);
-    }
-    for (int r = 0; r < rows; r++)
-        for (int i = s.skip; i < s.columns; i++) {
-            float value = tile[r * WIDEST_TILE + i] * (scale ? scale[r] : 1) * (column_scale ? column_scale[i] : 1);
-            c[r * c_row + i] = add ? c[r * c_row + i] + value : value;
-        }
-}
-
 static void input_part(const void *context, int thread, int threads) {
     const job *j = context;
-    range columns = part_of(j->inputs, thread, threads);
-    for (int block = 0; block < row_blocks(j->places); block++) {
-        range r = row_block(j->places, block);
-        const float *gy = j->gy + (ptrdiff_t)r.first * j->outputs;
-        for (int done = columns.first; done < columns.last;) {
-            span s = next_span(done, columns.first, columns.last);
-            ea_run_product p = {gy, j->outputs, 0, 1, j->w + s.first, 0, j->inputs, 1, j->outputs};
-            float *gx = j->result + (ptrdiff_t)r.first * j->inputs + s.first;
-            span_tile(&p, s, r.last - r.first, gx, j->inputs, NULL, NULL, 0);
-            done = s.first + s.columns;
-        }
-    }
+    ea_dense d = {.a = j->gy, .row = j->outputs, .step = 1, .b = j->w, .b_row = j->inputs, .c = j->result,
+                  .c_row = j->inputs, .rows = j->places, .depth = j->outputs};
+    ea_dense_product(&d, part_of(j->inputs, thread, threads));
 }
 
 int32_t ea_fc_input_grad_run(const ea_call *call) {
@@ -163,18 +80,16 @@ static void outer_rows(const job *j, int output, int rows, int first, int last) 
 
 /* Several places a sample: per sample the product over them, weighed and added. */
 static void product_rows(const job *j, int sample, int output, int rows) {
-    float scale[TILE_ROWS];
+    float scale[BLOCK];
     for (int r = 0; r < rows; r++) scale[r] = factor_of(j, sample, output + r);
-    const float *gy = j->gy + (ptrdiff_t)sample * j->places * j->outputs + output;
-    const float *x = j->x + (ptrdiff_t)sample * j->places * j->inputs;
-    const float *fw = j->fw ? j->fw + (ptrdiff_t)sample * j->inputs : NULL;
-    for (int done = 0; done < j->inputs;) {
-        span s = next_span(done, 0, j->inputs);
-        ea_run_product p = {gy, 1, 0, j->outputs, x + s.first, 0, j->inputs, 1, j->places};
-        float *gw = j->result + (ptrdiff_t)output * j->inputs + s.first;
-        span_tile(&p, s, rows, gw, j->inputs, scale, fw ? fw + s.first : NULL, 1);
-        done = s.first + s.columns;
-    }
+    ea_dense d = {.a = j->gy + (ptrdiff_t)sample * j->places * j->outputs + output,
+                  .b = j->x + (ptrdiff_t)sample * j->places * j->inputs,
+                  .c = j->result + (ptrdiff_t)output * j->inputs,
+                  .scale = scale,
+                  .column_scale = j->fw ? j->fw + (ptrdiff_t)sample * j->inputs : NULL,
+                  .row = 1, .step = j->outputs, .b_row = j->inputs, .c_row = j->inputs,
+                  .rows = rows, .depth = j->places, .add = 1};
+    ea_dense_product(&d, (range){0, j->inputs});
 }
 
 static void weight_part(const void *context, int thread, int threads) {

@@ -5,5 +5,6 @@
 #include "abi.h"
 
 ea_run ea_softmax_cross_entropy_run, ea_mean_squared_error_run;
+ea_run ea_categorical_policy_gradient_run, ea_gaussian_policy_gradient_run, ea_gaussian_log_std_grad_run;
 
 #endif

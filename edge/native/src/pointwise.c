@@ -96,6 +96,27 @@ int32_t ea_sgd_update_run(const ea_call *call) {
     return EA_OK;
 }
 
+typedef struct {
+    const float *x;
+    float *y, factor, offset;
+    int64_t count;
+} scale_job;
+
+static void scale_part(const void *context, int thread, int threads) {
+    const scale_job *j = context;
+    range r = own_elements(j->count, thread, threads);
+    INDEPENDENT
+    for (int i = r.first; i < r.last; i++) j->y[i] = j->factor * j->x[i] + j->offset;
+}
+
+/* Attributes: factor, offset. */
+int32_t ea_scale_run(const ea_call *call) {
+    const ea_tensor *x = call->inputs[0];
+    scale_job j = {floats(x), writable(call->outputs[0]), call->attrs[0].f, call->attrs[1].f, elements(x)};
+    ea_parallel(worth_moving(j.count, call->threads), scale_part, &j);
+    return EA_OK;
+}
+
 int32_t ea_zero_run(const ea_call *call) {
     memset(call->outputs[0]->data, 0, (size_t)elements(call->outputs[0]) * 4);
     return EA_OK;

@@ -6,7 +6,8 @@
 #include "vec.h"
 
 ea_run ea_add_run, ea_sub_run, ea_mul_run, ea_sgd_update_run, ea_zero_run, ea_reshape_run;
-ea_run ea_relu_run, ea_mask_grad_run;
+ea_run ea_relu_run, ea_clip_run, ea_leaky_relu_run, ea_hard_sigmoid_run, ea_mask_grad_run;
+ea_run ea_scale_run;
 
 enum {
     MOVES_PER_MULTIPLY = 4, /* an element moved takes about as long as so many multiply-adds */

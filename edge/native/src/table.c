@@ -2,11 +2,16 @@
 #include "abi.h"
 
 #include "attention.h"
+#include "channels.h"
 #include "conv.h"
 #include "fc.h"
 #include "loss.h"
+#include "maps.h"
 #include "pointwise.h"
 #include "pool.h"
+#include "reduce.h"
+#include "shape.h"
+#include "smooth.h"
 #include "sums.h"
 
 #ifdef _OPENMP
@@ -48,6 +53,48 @@ static const ea_operation operations[] = {
     {"SelectChannels", ea_select_channels_run, no_workspace},
     {"SoftmaxCrossEntropy", ea_softmax_cross_entropy_run, no_workspace},
     {"MeanSquaredError", ea_mean_squared_error_run, no_workspace},
+    {"Clip", ea_clip_run, no_workspace},
+    {"LeakyRelu", ea_leaky_relu_run, no_workspace},
+    {"HardSigmoid", ea_hard_sigmoid_run, no_workspace},
+    {"Scale", ea_scale_run, no_workspace},
+    {"SumTo", ea_sum_to_run, no_workspace},
+    {"MulGrad", ea_mul_grad_run, no_workspace},
+    {"Mean", ea_mean_run, no_workspace},
+    {"MeanGrad", ea_mean_grad_run, no_workspace},
+    {"AveragePool", ea_average_pool_run, no_workspace},
+    {"AveragePoolGrad", ea_average_pool_grad_run, no_workspace},
+    {"Resize", ea_resize_run, no_workspace},
+    {"ResizeGrad", ea_resize_grad_run, no_workspace},
+    {"Transpose", ea_transpose_run, no_workspace},
+    {"Concat", ea_concat_run, no_workspace},
+    {"Slice", ea_slice_run, no_workspace},
+    {"Pad", ea_pad_run, no_workspace},
+    {"MatMul", ea_matmul_run, no_workspace},
+    {"Elu", ea_elu_run, no_workspace},
+    {"EluGrad", ea_elu_grad_run, no_workspace},
+    {"Sigmoid", ea_sigmoid_run, no_workspace},
+    {"SigmoidGrad", ea_sigmoid_grad_run, no_workspace},
+    {"Tanh", ea_tanh_run, no_workspace},
+    {"TanhGrad", ea_tanh_grad_run, no_workspace},
+    {"Silu", ea_silu_run, no_workspace},
+    {"SiluGrad", ea_silu_grad_run, no_workspace},
+    {"HardSwish", ea_hard_swish_run, no_workspace},
+    {"HardSwishGrad", ea_hard_swish_grad_run, no_workspace},
+    {"Gelu", ea_gelu_run, no_workspace},
+    {"GeluGrad", ea_gelu_grad_run, no_workspace},
+    {"PRelu", ea_prelu_run, no_workspace},
+    {"PReluInputGrad", ea_prelu_input_grad_run, no_workspace},
+    {"PReluSlopeGrad", ea_prelu_slope_grad_run, no_workspace},
+    {"Affine", ea_affine_run, no_workspace},
+    {"AffineInputGrad", ea_affine_input_grad_run, no_workspace},
+    {"Expand", ea_expand_run, no_workspace},
+    {"Softmax", ea_softmax_run, no_workspace},
+    {"SoftmaxGrad", ea_softmax_grad_run, no_workspace},
+    {"LayerNorm", ea_layer_norm_run, no_workspace},
+    {"LayerNormInputGrad", ea_layer_norm_input_grad_run, no_workspace},
+    {"CategoricalPolicyGradient", ea_categorical_policy_gradient_run, no_workspace},
+    {"GaussianPolicyGradient", ea_gaussian_policy_gradient_run, no_workspace},
+    {"GaussianLogStdGrad", ea_gaussian_log_std_grad_run, no_workspace},
 };
 
 enum { COUNT = sizeof(operations) / sizeof(*operations) };
