@@ -139,9 +139,7 @@ def _call(
     for place, value in zip(row, attrs, strict=False):
         setattr(place, "f" if isinstance(value, float) else "i", value)
     count = max(INPUTS, len(inputs))
-    return _Call(
-        _pointers(inputs, count), _pointers(outputs, OUTPUTS), row, None, threads, len(inputs)
-    )
+    return _Call(_pointers(inputs, count), _pointers(outputs, OUTPUTS), row, None, threads, len(inputs))
 
 
 def _pointers(tensors: Sequence[_Tensor | None], count: int) -> ctypes.Array[ctypes._Pointer[_Tensor]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edge_adapt.edge import native
 
-from .kernel_cases import GARBAGE, Array, garbage, relative_error, run
+from .kernel_cases import GARBAGE, Array, relative_error, run
 
 GUARD_BYTES = 256
 GUARD = 0xA5
@@ -21,6 +21,17 @@ def variants() -> Any:
     """Parametrise a test over every compiled variant this machine can run; skip where there is none."""
     names = RUNNABLE or [pytest.param("none", marks=pytest.mark.skip(reason=REASON))]
     return pytest.mark.parametrize("variant", names)
+
+
+def normal(seed: int, *shape: int) -> Array:
+    """Standard normal numbers, float32."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def packed(shape: tuple[int, ...], bits: int) -> Array:
+    """Random bytes in place of a packed mask or argmax of this logical shape."""
+    count = -(-int(np.prod(shape[1:])) * bits // 8)
+    return np.random.default_rng(0).integers(0, 256, (shape[0], count), dtype=np.uint8)
 
 
 class Guarded:
@@ -100,6 +111,3 @@ def check(
             assert relative_error(one, other) < tolerance
         else:
             np.testing.assert_array_equal(one, other)
-
-
-__all__ = ["Guarded", "call", "check", "expected", "garbage", "single", "variants"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .kernel_cases import Array, garbage, run, selected
-from .native_calls import check, variants
+from .native_calls import check, normal, packed, variants
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 sizes = st.integers(1, 40)
@@ -19,16 +19,6 @@ spaces = st.one_of(
     st.just(()), st.tuples(st.integers(1, 70)), st.tuples(st.integers(1, 12), st.integers(1, 12))
 )
 SEEDS = st.integers(0, 2**16)
-
-
-def normal(seed: int, *shape: int) -> Array:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def packed(shape: tuple[int, ...], bits: int, seed: int = 0) -> Array:
-    """Random bytes in place of a packed mask or argmax of this logical shape."""
-    count = -(-int(np.prod(shape[1:])) * bits // 8)
-    return np.random.default_rng(seed).integers(0, 256, (shape[0], count), dtype=np.uint8)
 
 
 @variants()
