@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import platform
 import sys
-import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, LinkError
 
 SOURCE = Path("edge/native/src")
 FLAGS = [
     *("-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-pthread"),
 ]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 VARIANTS = {
@@ -29,30 +27,16 @@ VARIANTS = {
 
 
 class BuildVariants(build_ext):
-    """Keeps the object files of the variants apart and uses OpenMP where the compiler has it."""
+    """Keeps the object files of the variants apart."""
 
     def build_extension(self, ext: Extension) -> None:
         """Build one variant."""
         shared = self.build_temp
         self.build_temp = str(Path(shared) / ext.name)
-        openmp = ["-fopenmp"] if self._links("-fopenmp") else []
-        ext.extra_compile_args = [*ext.extra_compile_args, *openmp]
-        ext.extra_link_args = [*ext.extra_link_args, *openmp]
         try:
             super().build_extension(ext)
         finally:
             self.build_temp = shared
-
-    def _links(self, flag: str) -> bool:
-        with tempfile.TemporaryDirectory() as directory:
-            source = Path(directory, "probe.c")
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-            try:
-                objects = self.compiler.compile([str(source)], directory, extra_postargs=[flag])
-                self.compiler.link_executable(objects, "probe", directory, extra_postargs=[flag])
-            except (CompileError, LinkError):
-                return False
-        return True
 
 
 def variants() -> list[Extension]:
@@ -65,7 +49,7 @@ def variants() -> list[Extension]:
             sources=sorted(map(str, SOURCE.glob("*.c"))),
             depends=sorted(map(str, SOURCE.glob("*.h"))),
             extra_compile_args=[*FLAGS, *flags],
-            libraries=["m"],
+            extra_link_args=["-pthread", "-lm"],
             optional=True,
         )
         for name, flags in VARIANTS.get(platform.machine(), {}).items()

@@ -72,7 +72,6 @@ class Library:
 
     Attributes:
         instruction_set: what it was compiled for.
-        parallel: whether it was compiled with threads; without, `threads` above 1 changes nothing.
         codes: operation to its number.
     """
 
@@ -86,9 +85,12 @@ class Library:
             getattr(self._library, name).restype = ctypes.c_char_p
         self._library.ea_workspace_bytes.restype = ctypes.c_int64
         self.instruction_set: str = self._library.ea_instruction_set().decode()
-        self.parallel = bool(self._library.ea_parallel_available())
         count: int = self._library.ea_operation_count()
         self.codes = {self._library.ea_operation_name(i).decode(): i for i in range(count)}
+
+    def start_threads(self, threads: int) -> None:
+        """Start the helpers of calls with that many threads now, not in the first such call."""
+        self._library.ea_start_threads(threads)
 
     def workspace_bytes(
         self, kind: str, inputs: Shapes, outputs: Shapes, attrs: Attrs, threads: int = 1

@@ -55,7 +55,8 @@ typedef struct {
 
 EA_EXPORT int32_t ea_abi(void);
 EA_EXPORT const char *ea_instruction_set(void);
-EA_EXPORT int32_t ea_parallel_available(void);
+/* Start the helpers of calls with that many threads now instead of in the first such call. */
+EA_EXPORT void ea_start_threads(int32_t threads);
 EA_EXPORT int32_t ea_operation_count(void);
 /* The name of operation `code`, 0 <= code < ea_operation_count(). */
 EA_EXPORT const char *ea_operation_name(int32_t code);

@@ -29,18 +29,18 @@ INLINE void change_row(int what, const job *j, int64_t row) {
     for (int64_t i = 0; i < j->width; i++) j->to[start + i] = changed(what, j, start + i, scale, bias);
 }
 
-static void rows_part(const void *context, int thread, int threads) {
+static void rows_part(const void *context, ea_share share) {
     const job *j = context;
-    range rows = part_of((int)j->rows, thread, threads);
+    range rows = share_of((int)j->rows, share);
     for (int row = rows.first; row < rows.last; row++)
         if (j->what == PRELU) change_row(PRELU, j, row);
         else if (j->what == PRELU_GRAD) change_row(PRELU_GRAD, j, row);
         else change_row(AFFINE, j, row);
 }
 
-static void trailing_part(const void *context, int thread, int threads) {
+static void trailing_part(const void *context, ea_share share) {
     const job *j = context;
-    range rows = part_of((int)j->rows, thread, threads);
+    range rows = share_of((int)j->rows, share);
     for (int row = rows.first; row < rows.last; row++) {
         int64_t start = row * j->width;
         INDEPENDENT

@@ -19,7 +19,7 @@ typedef struct {
     int64_t workspace_bytes;
 } job;
 
-enum { PANELS_PER_THREAD = 4 };
+enum { UNITS_PER_THREAD = 4, LEAST_ROWS = 56 }; /* fewer rows in a part would make packing the panel again too dear */
 
 static int panels_of(const job *j) { return ceil_div(j->core.y.out * j->core.x.out, j->blocking.columns); }
 
@@ -36,18 +36,19 @@ static void do_unit(const job *j, int unit, void *workspace) {
     core_run(&core, &j->blocking, part_of(core.rows, part, j->row_parts), positions, workspace);
 }
 
-static void do_part(const void *context, int thread, int threads) {
+static void do_part(const void *context, ea_share share) {
     const job *j = context;
-    range units = part_of(j->samples * j->groups * j->row_parts * panels_of(j), thread, threads);
-    for (int u = units.first; u < units.last; u++) do_unit(j, u, j->workspace + thread * j->workspace_bytes);
+    range units = share_of(j->samples * j->groups * j->row_parts * panels_of(j), share);
+    for (int u = units.first; u < units.last; u++) do_unit(j, u, j->workspace + share.worker * j->workspace_bytes);
 }
 
 static void run_job(job *j, int threads) {
     const ea_core *c = &j->core;
     int64_t work = (int64_t)j->samples * j->groups * c->rows * c->channels * c->y.taps * c->x.taps;
     threads = ea_worth(work * c->y.out * c->x.out, threads);
-    int enough = j->samples * j->groups * panels_of(j) >= PANELS_PER_THREAD * threads;
-    j->row_parts = enough ? 1 : smaller(threads, c->rows);
+    int panels = j->samples * j->groups * panels_of(j), wanted = ceil_div(UNITS_PER_THREAD * threads, panels);
+    if (threads == 1 || panels >= UNITS_PER_THREAD * threads) j->row_parts = 1;
+    else j->row_parts = smaller(c->rows, larger(ceil_div(threads, panels), smaller(wanted, c->rows / LEAST_ROWS)));
     ea_parallel(threads, do_part, j);
 }
 

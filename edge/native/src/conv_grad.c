@@ -11,6 +11,7 @@
 #include "window.h"
 
 enum { PANEL_BYTES = 65536, TAPS_AT_ONCE = 9 };
+enum { UNITS_PER_THREAD = 4, LEAST_ROWS = 28 }; /* fewer channels in a part would make packing gy again too dear */
 
 typedef struct {
     ea_conv c;
@@ -172,11 +173,11 @@ static void do_unit(const job *j, int unit, float *workspace) {
     }
 }
 
-static void do_part(const void *context, int thread, int threads) {
+static void do_part(const void *context, ea_share share) {
     const job *j = context;
-    range units = part_of(j->c.groups * j->output_blocks * j->channel_parts, thread, threads);
+    range units = share_of(j->c.groups * j->output_blocks * j->channel_parts, share);
     for (int u = units.first; u < units.last; u++)
-        do_unit(j, u, (float *)(j->workspace + thread * j->workspace_bytes));
+        do_unit(j, u, (float *)(j->workspace + share.worker * j->workspace_bytes));
 }
 
 static int32_t run_job(job *j, const ea_call *call) {
@@ -184,8 +185,9 @@ static int32_t run_job(job *j, const ea_call *call) {
     int64_t work = (int64_t)c->samples * j->slots * c->outputs * taps_of(c) * positions_of(c);
     int threads = ea_worth(work, call->threads);
     j->output_blocks = ceil_div(c->outputs, TILE_COLUMNS);
-    int units = c->groups * j->output_blocks;
-    j->channel_parts = units % threads && units < 4 * threads ? smaller(threads, c->channels) : 1;
+    int units = c->groups * j->output_blocks, wanted = ceil_div(UNITS_PER_THREAD * threads, units);
+    j->channel_parts = smaller(c->channels, larger(ceil_div(threads, units), smaller(wanted, c->channels / LEAST_ROWS)));
+    if (threads == 1) j->channel_parts = 1;
     j->workspace = call->workspace;
     j->workspace_bytes = thread_bytes(c);
     ea_parallel(threads, do_part, j);

@@ -125,15 +125,15 @@ typedef struct {
     int64_t workspace_bytes;
 } job;
 
-static float *own_workspace(const job *j, int thread) {
-    return (float *)(j->workspace + thread * j->workspace_bytes);
+static float *own_workspace(const job *j, int worker) {
+    return (float *)(j->workspace + worker * j->workspace_bytes);
 }
 
-static void forward_part(const void *context, int thread, int threads) {
+static void forward_part(const void *context, ea_share share) {
     const job *j = context;
     const ea_conv *c = &j->c;
-    pieces p = carve(&j->w, own_workspace(j, thread));
-    range maps = part_of(c->samples * c->groups, thread, threads);
+    pieces p = carve(&j->w, own_workspace(j, share.worker));
+    range maps = share_of(c->samples * c->groups, share);
     int taps = taps_of(c), strip = j->w.strip;
     for (int map = maps.first; map < maps.last; map++)
         for (int y = 0; y < c->rows.out; y += strip) {
@@ -148,11 +148,11 @@ static void forward_part(const void *context, int thread, int threads) {
 }
 
 /* gx of stride 1: gy with the flipped weights, added over the outputs of a channel. */
-static void adjoint_part(const void *context, int thread, int threads) {
+static void adjoint_part(const void *context, ea_share share) {
     const job *j = context;
     const ea_conv *c = &j->c;
-    pieces p = carve(&j->w, own_workspace(j, thread));
-    range maps = part_of(c->samples * c->groups, thread, threads);
+    pieces p = carve(&j->w, own_workspace(j, share.worker));
+    range maps = share_of(c->samples * c->groups, share);
     int taps = taps_of(c), strip = j->w.strip;
     for (int map = maps.first; map < maps.last; map++)
         for (int o = 0; o < c->outputs; o++) {
@@ -168,10 +168,10 @@ static void adjoint_part(const void *context, int thread, int threads) {
 }
 
 /* gx of any stride: every tap adds gy times its weight. */
-static void scatter_part(const void *context, int thread, int threads) {
+static void scatter_part(const void *context, ea_share share) {
     const job *j = context;
     const ea_conv *c = &j->c;
-    range maps = part_of(c->samples * c->groups, thread, threads);
+    range maps = share_of(c->samples * c->groups, share);
     int taps = taps_of(c);
     for (int map = maps.first; map < maps.last; map++) {
         float *gx = j->result + (ptrdiff_t)map * plane_of(c);
@@ -217,11 +217,11 @@ static void dot_strip(const job *j, const pieces *p, const float *gy, int first,
     }
 }
 
-static void weight_part(const void *context, int thread, int threads) {
+static void weight_part(const void *context, ea_share share) {
     const job *j = context;
     const ea_conv *c = &j->c;
-    pieces p = carve(&j->w, own_workspace(j, thread));
-    range groups = part_of(c->groups, thread, threads);
+    pieces p = carve(&j->w, own_workspace(j, share.worker));
+    range groups = share_of(c->groups, share);
     int taps = taps_of(c), strip = j->w.strip;
     memset(p.row, 0, (size_t)round_up(c->columns.out) * 4);
     for (int sample = 0; sample < c->samples; sample++)

@@ -14,10 +14,10 @@ typedef struct {
     int samples, places, inputs, outputs, slots; /* places of all samples; of one in the weight gradient */
 } job;
 
-static void forward_part(const void *context, int thread, int threads) {
+static void forward_part(const void *context, ea_share share) {
     const job *j = context;
     ea_dots d = {j->x, j->w, j->b, j->result, j->places, j->inputs, j->outputs};
-    ea_dense_dots(&d, part_of(j->outputs, thread, threads));
+    ea_dense_dots(&d, share_of_pieces(j->outputs, ROWS, share));
 }
 
 int32_t ea_fc_run(const ea_call *call) {
@@ -28,11 +28,11 @@ int32_t ea_fc_run(const ea_call *call) {
     return EA_OK;
 }
 
-static void input_part(const void *context, int thread, int threads) {
+static void input_part(const void *context, ea_share share) {
     const job *j = context;
     ea_dense d = {.a = j->gy, .row = j->outputs, .step = 1, .b = j->w, .b_row = j->inputs, .c = j->result,
                   .c_row = j->inputs, .rows = j->places, .depth = j->outputs};
-    ea_dense_product(&d, part_of(j->inputs, thread, threads));
+    ea_dense_product(&d, share_of_pieces(j->inputs, TILE_COLUMNS, share));
 }
 
 int32_t ea_fc_input_grad_run(const ea_call *call) {
@@ -92,9 +92,9 @@ static void product_rows(const job *j, int sample, int output, int rows) {
     ea_dense_product(&d, (range){0, j->inputs});
 }
 
-static void weight_part(const void *context, int thread, int threads) {
+static void weight_part(const void *context, ea_share share) {
     const job *j = context;
-    range outputs = part_of(j->outputs, thread, threads);
+    range outputs = share_of(j->outputs, share);
     int count = outputs.last - outputs.first;
     if (j->places == 1) {
         for (int o = outputs.first; o < outputs.last; o += ROWS)
@@ -119,9 +119,9 @@ int32_t ea_fc_weight_grad_run(const ea_call *call) {
     return EA_OK;
 }
 
-static void sparse_part(const void *context, int thread, int threads) {
+static void sparse_part(const void *context, ea_share share) {
     const job *j = context;
-    range outputs = part_of(j->outputs, thread, threads);
+    range outputs = share_of(j->outputs, share);
     for (int sample = 0; sample < j->samples; sample++) {
         const float *kept = j->x + (ptrdiff_t)sample * j->slots;
         const int32_t *index = j->index + (ptrdiff_t)sample * j->slots;

@@ -82,9 +82,9 @@ static void scatter(const job *j, const float *gy, float *gx) {
     }
 }
 
-static void maps_part(const void *context, int thread, int threads) {
+static void maps_part(const void *context, ea_share share) {
     const job *j = context;
-    range maps = part_of(j->maps, thread, threads);
+    range maps = share_of(j->maps, share);
     int64_t small = (int64_t)j->y.out * j->x.out, large = (int64_t)j->y.size * j->x.size;
     for (int map = maps.first; map < maps.last; map++)
         if (j->adjoint) scatter(j, j->from + map * small, j->to + map * large);

@@ -72,10 +72,10 @@ static void write_range(const job *j, const float *x, int count, uint8_t *mask, 
     else write_values(j, CLIP, j->has_lower, j->has_upper, x, count, y);
 }
 
-static void forward_part(const void *context, int thread, int threads) {
+static void forward_part(const void *context, ea_share share) {
     const job *j = context;
     int64_t mask_bytes = (j->count + 7) / 8;
-    range r = own_elements(j->count, thread, threads);
+    range r = share_of_elements(j->count, share);
     for (int sample = 0; sample < j->samples; sample++) {
         int64_t at = sample * j->count + r.first;
         uint8_t *mask = j->mask ? j->mask + sample * mask_bytes + r.first / 8 : NULL;
@@ -129,10 +129,10 @@ static void mask_grad_octets(const float *gy, const uint8_t *mask, int count, fl
     }
 }
 
-static void mask_grad_part(const void *context, int thread, int threads) {
+static void mask_grad_part(const void *context, ea_share share) {
     const job *j = context;
     int64_t mask_bytes = (j->count + 7) / 8;
-    range r = own_elements(j->count, thread, threads);
+    range r = share_of_elements(j->count, share);
     for (int sample = 0; sample < j->samples; sample++) {
         int64_t at = sample * j->count + r.first;
         const uint8_t *mask = j->mask + sample * mask_bytes + r.first / 8;

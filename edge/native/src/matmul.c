@@ -34,9 +34,9 @@ static void one_product(const job *j, const float *a, const float *b, float *y) 
     }
 }
 
-static void products_part(const void *context, int thread, int threads) {
+static void products_part(const void *context, ea_share share) {
     const job *j = context;
-    range products = part_of(j->count, thread, threads);
+    range products = share_of(j->count, share);
     for (int i = products.first; i < products.last; i++)
         one_product(j, j->a + (ptrdiff_t)i * j->rows * j->depth, j->b + (ptrdiff_t)i * j->depth * j->columns,
                     j->y + (ptrdiff_t)i * j->rows * j->columns);

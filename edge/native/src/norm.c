@@ -44,9 +44,9 @@ static void normalise(const job *j, int at) {
     }
 }
 
-static void forward_part(const void *context, int thread, int threads) {
+static void forward_part(const void *context, ea_share share) {
     const job *j = context;
-    range groups = part_of(j->samples * j->groups, thread, threads);
+    range groups = share_of(j->samples * j->groups, share);
     for (int at = groups.first; at < groups.last; at++) normalise(j, at);
 }
 
@@ -88,9 +88,9 @@ static void input_gradient(const job *j, int at) {
     }
 }
 
-static void gradient_part(const void *context, int thread, int threads) {
+static void gradient_part(const void *context, ea_share share) {
     const job *j = context;
-    range groups = part_of(j->samples * j->groups, thread, threads);
+    range groups = share_of(j->samples * j->groups, share);
     for (int at = groups.first; at < groups.last; at++) input_gradient(j, at);
 }
 

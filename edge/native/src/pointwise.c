@@ -18,9 +18,9 @@ INLINE void combine_range(enum operation what, const pair_job *j, range r) {
     for (int i = r.first; i < r.last; i++) j->to[i] = combined(what, j->a[i], j->b[i]);
 }
 
-static void pair_part(const void *context, int thread, int threads) {
+static void pair_part(const void *context, ea_share share) {
     const pair_job *j = context;
-    range r = own_elements(j->count, thread, threads);
+    range r = share_of_elements(j->count, share);
     if (j->what == ADD) combine_range(ADD, j, r);
     else if (j->what == SUBTRACT) combine_range(SUBTRACT, j, r);
     else combine_range(MULTIPLY, j, r);
@@ -80,9 +80,9 @@ typedef struct {
     int64_t count;
 } update_job;
 
-static void update_part(const void *context, int thread, int threads) {
+static void update_part(const void *context, ea_share share) {
     const update_job *j = context;
-    range r = own_elements(j->count, thread, threads);
+    range r = share_of_elements(j->count, share);
     INDEPENDENT
     for (int i = r.first; i < r.last; i++) j->to[i] = j->w[i] - j->step_size * j->gw[i];
 }
@@ -102,9 +102,9 @@ typedef struct {
     int64_t count;
 } scale_job;
 
-static void scale_part(const void *context, int thread, int threads) {
+static void scale_part(const void *context, ea_share share) {
     const scale_job *j = context;
-    range r = own_elements(j->count, thread, threads);
+    range r = share_of_elements(j->count, share);
     INDEPENDENT
     for (int i = r.first; i < r.last; i++) j->y[i] = j->factor * j->x[i] + j->offset;
 }

@@ -17,11 +17,7 @@ enum {
 /* Threads that pay for moving so many elements. */
 INLINE int worth_moving(int64_t count, int threads) { return ea_worth(count * MOVES_PER_MULTIPLY, threads); }
 
-/* The elements, of `count`, that are a thread's. */
-INLINE range own_elements(int64_t count, int thread, int threads) {
-    range r = part_of((int)((count + PIECE - 1) / PIECE), thread, threads);
-    return (range){(int)(count < (int64_t)r.first * PIECE ? count : (int64_t)r.first * PIECE),
-                   (int)(count < (int64_t)r.last * PIECE ? count : (int64_t)r.last * PIECE)};
-}
+/* The elements, of `count`, that are a share's. */
+INLINE range share_of_elements(int64_t count, ea_share share) { return share_of_pieces((int)count, PIECE, share); }
 
 #endif

@@ -126,16 +126,11 @@ static void zero_places(const job *j, int sample, range channels) {
     memset((uint8_t *)j->places + sample * j->place_bytes + begin, 0, (size_t)(end - begin));
 }
 
-static range own_channels(const job *j, int thread, int threads) {
-    range r = part_of(ceil_div(j->channels, CHANNELS), thread, threads);
-    return (range){smaller(j->channels, r.first * CHANNELS), smaller(j->channels, r.last * CHANNELS)};
-}
-
 /* y may lie on the start of x (on one thread): go the way on which no result covers what is still to be read. */
-static void pool_part(const void *context, int thread, int threads) {
+static void pool_part(const void *context, ea_share share) {
     const job *j = context;
-    range channels = own_channels(j, thread, threads);
-    float *best = (float *)(j->workspace + thread * j->workspace_bytes);
+    range channels = share_of_pieces(j->channels, CHANNELS, share);
+    float *best = (float *)(j->workspace + share.worker * j->workspace_bytes);
     int count = channels.last - channels.first, all = j->samples * count, up = outputs(j) <= inputs(j);
     for (int sample = 0; sample < j->samples; sample++) zero_places(j, sample, channels);
     for (int step = 0; step < all; step++) {
@@ -178,9 +173,9 @@ static void route_map(const job *j, int sample, int channel) {
         }
 }
 
-static void route_part(const void *context, int thread, int threads) {
+static void route_part(const void *context, ea_share share) {
     const job *j = context;
-    range channels = own_channels(j, thread, threads);
+    range channels = share_of_pieces(j->channels, CHANNELS, share);
     for (int sample = 0; sample < j->samples; sample++)
         for (int channel = channels.first; channel < channels.last; channel++) route_map(j, sample, channel);
 }

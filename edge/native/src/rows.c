@@ -23,17 +23,17 @@ static void softmax_row(const float *x, int width, float *y) {
     for (int i = 0; i < width; i++) y[i] *= inverse;
 }
 
-static void softmax_part(const void *context, int thread, int threads) {
+static void softmax_part(const void *context, ea_share share) {
     const job *j = context;
-    range rows = part_of(j->rows, thread, threads);
+    range rows = share_of(j->rows, share);
     for (int row = rows.first; row < rows.last; row++)
         softmax_row(j->x + (ptrdiff_t)row * j->width, j->width, j->to + (ptrdiff_t)row * j->width);
 }
 
 /* gx = y * (gy - sum(gy * y)). */
-static void softmax_grad_part(const void *context, int thread, int threads) {
+static void softmax_grad_part(const void *context, ea_share share) {
     const job *j = context;
-    range rows = part_of(j->rows, thread, threads);
+    range rows = share_of(j->rows, share);
     for (int row = rows.first; row < rows.last; row++) {
         const float *gy = j->gy + (ptrdiff_t)row * j->width, *y = j->y + (ptrdiff_t)row * j->width;
         float *gx = j->to + (ptrdiff_t)row * j->width, along = (float)ea_dot(gy, y, j->width);
@@ -61,9 +61,9 @@ int32_t ea_softmax_grad_run(const ea_call *call) {
     return run_rows(j, gy, 1, call, softmax_grad_part);
 }
 
-static void layer_norm_part(const void *context, int thread, int threads) {
+static void layer_norm_part(const void *context, ea_share share) {
     const job *j = context;
-    range rows = part_of(j->rows, thread, threads);
+    range rows = share_of(j->rows, share);
     for (int row = rows.first; row < rows.last; row++) {
         ptrdiff_t start = (ptrdiff_t)row * j->width;
         const float *x = j->x + start;
@@ -89,9 +89,9 @@ int32_t ea_layer_norm_run(const ea_call *call) {
 }
 
 /* gx = inv_std * (g - mean(g) - x_hat * mean(g * x_hat)) with g = scale * gy; gx may be gy. */
-static void layer_norm_grad_part(const void *context, int thread, int threads) {
+static void layer_norm_grad_part(const void *context, ea_share share) {
     const job *j = context;
-    range rows = part_of(j->rows, thread, threads);
+    range rows = share_of(j->rows, share);
     for (int row = rows.first; row < rows.last; row++) {
         ptrdiff_t start = (ptrdiff_t)row * j->width;
         const float *gy = j->gy + start, *x_hat = j->x + start, *scale = j->scale;

@@ -73,15 +73,15 @@ INLINE float gelu_tanh_slope(float x, float a) {
 }
 
 #define DEFINE_PARTS(F)                                                                         \
-    static void F##_value_part(const void *context, int thread, int threads) {                  \
+    static void F##_value_part(const void *context, ea_share share) {                  \
         const job *j = context;                                                                 \
-        range r = own_elements(j->count, thread, threads);                                      \
+        range r = share_of_elements(j->count, share);                                      \
         INDEPENDENT                                                                             \
         for (int i = r.first; i < r.last; i++) j->to[i] = F(j->x[i], j->a);                     \
     }                                                                                           \
-    static void F##_grad_part(const void *context, int thread, int threads) {                   \
+    static void F##_grad_part(const void *context, ea_share share) {                   \
         const job *j = context;                                                                 \
-        range r = own_elements(j->count, thread, threads);                                      \
+        range r = share_of_elements(j->count, share);                                      \
         INDEPENDENT                                                                             \
         for (int i = r.first; i < r.last; i++) j->to[i] = j->gy[i] * F##_slope(j->x[i], j->a);  \
     }

@@ -41,9 +41,9 @@ static float factor_of(const job *j, int sample, int c) {
     return j->weight[sample] * (j->fw ? j->fw[at] : 1) * (j->bw ? j->bw[at] : 1);
 }
 
-static void first_part(const void *context, int thread, int threads) {
+static void first_part(const void *context, ea_share share) {
     const job *j = context;
-    range channels = part_of(j->kept, thread, threads);
+    range channels = share_of(j->kept, share);
     for (int sample = 0; sample < j->samples; sample++)
         for (int c = channels.first; c < channels.last; c++) {
             ptrdiff_t at = ((ptrdiff_t)sample * j->kept + c) * j->inner;
@@ -53,10 +53,10 @@ static void first_part(const void *context, int thread, int threads) {
 }
 
 /* The kept axes are the last: rows are added up in pieces of a few columns. */
-static void last_part(const void *context, int thread, int threads) {
+static void last_part(const void *context, ea_share share) {
     const job *j = context;
     enum { COLUMNS = 64 };
-    range columns = part_of(j->kept, thread, threads);
+    range columns = share_of(j->kept, share);
     for (int sample = 0; sample < j->samples; sample++)
         for (int c = columns.first; c < columns.last; c += COLUMNS) {
             int width = smaller(COLUMNS, columns.last - c);

@@ -14,12 +14,6 @@
 #include "smooth.h"
 #include "sums.h"
 
-#ifdef _OPENMP
-#define PARALLEL 1
-#else
-#define PARALLEL 0
-#endif
-
 static int64_t no_workspace(const ea_call *call) {
     (void)call;
     return 0;
@@ -101,7 +95,6 @@ enum { COUNT = sizeof(operations) / sizeof(*operations) };
 
 int32_t ea_abi(void) { return EA_ABI; }
 const char *ea_instruction_set(void) { return EA_ISA; }
-int32_t ea_parallel_available(void) { return PARALLEL; }
 int32_t ea_operation_count(void) { return COUNT; }
 const char *ea_operation_name(int32_t code) { return code >= 0 && code < COUNT ? operations[code].name : ""; }
 int64_t ea_workspace_bytes(int32_t code, const ea_call *call) {
