@@ -47,34 +47,47 @@ static float factor_of(const job *j, int sample, int output) {
     return j->sample_weight[sample] * (j->bw ? j->bw[(ptrdiff_t)sample * j->outputs + output] : 1);
 }
 
-/* One place a sample: gw rows o... of the samples first..last at once, so that gw is read and written once. */
-static void outer_rows(const job *j, int output, int rows, int first, int last) {
+/* A vector of x, times fw where there is one; of its first `width` elements only. */
+INLINE vec weighed(const job *j, int sample, int column, int width) {
+    ptrdiff_t at = (ptrdiff_t)sample * j->inputs + column;
+    vec x = {0}, fw = {0};
+    if (width == LANES) return j->fw ? load(j->x + at) * load(j->fw + at) : load(j->x + at);
+    memcpy(&x, j->x + at, (size_t)width * 4);
+    if (!j->fw) return x;
+    memcpy(&fw, j->fw + at, (size_t)width * 4);
+    return x * fw;
+}
+
+/* `rows` rows (a constant where it is inlined) of gw += factor (samples, ROWS) times x, one vector of columns. */
+INLINE void add_outer(const int rows, const job *j, int output, range samples, const float (*factor)[ROWS], int column,
+                      int width) {
+    vec total[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) total[r] = (vec){0};
+    for (int n = samples.first; n < samples.last; n++) {
+        vec x = weighed(j, n, column, width);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) total[r] += factor[n - samples.first][r] * x;
+    }
+    for (int r = 0; r < rows; r++) {
+        float *to = j->result + (ptrdiff_t)(output + r) * j->inputs + column;
+        if (width == LANES) store(to, load(to) + total[r]);
+        else
+            for (int e = 0; e < width; e++) to[e] += total[r][e];
+    }
+}
+
+/* One place a sample: rows of gw for many samples at once, so that gw is read and written once. */
+static void outer_rows(const job *j, int output, int rows, range samples) {
     float factor[SAMPLES][ROWS];
-    for (int n = first; n < last; n++)
+    for (int n = samples.first; n < samples.last; n++)
         for (int r = 0; r < rows; r++)
-            factor[n - first][r] = factor_of(j, n, output + r) * j->gy[(ptrdiff_t)n * j->outputs + output + r];
-    float *gw = j->result + (ptrdiff_t)output * j->inputs;
+            factor[n - samples.first][r] = factor_of(j, n, output + r) * j->gy[(ptrdiff_t)n * j->outputs + output + r];
+    const float(*factors)[ROWS] = (const float(*)[ROWS])factor;
     for (int i = 0; i < j->inputs; i += LANES) {
-        int whole = i + LANES <= j->inputs, width = whole ? LANES : j->inputs - i;
-        vec total[ROWS] = {{0}};
-        for (int n = first; n < last; n++) {
-            const float *x = j->x + (ptrdiff_t)n * j->inputs + i, *fw = j->fw ? j->fw + (ptrdiff_t)n * j->inputs + i : NULL;
-            vec value = {0}, scale = {0};
-            if (whole) value = load(x);
-            else memcpy(&value, x, (size_t)width * 4);
-            if (fw) {
-                if (whole) scale = load(fw);
-                else memcpy(&scale, fw, (size_t)width * 4);
-                value *= scale;
-            }
-            for (int r = 0; r < rows; r++) total[r] += factor[n - first][r] * value;
-        }
-        for (int r = 0; r < rows; r++) {
-            float *to = gw + (ptrdiff_t)r * j->inputs + i;
-            if (whole) store(to, load(to) + total[r]);
-            else
-                for (int e = 0; e < width; e++) to[e] += total[r][e];
-        }
+        int width = smaller(LANES, j->inputs - i);
+        if (rows == ROWS && width == LANES) add_outer(ROWS, j, output, samples, factors, i, LANES);
+        else add_outer(rows, j, output, samples, factors, i, width);
     }
 }
 
@@ -99,7 +112,7 @@ static void weight_part(const void *context, ea_share share) {
     if (j->places == 1) {
         for (int o = outputs.first; o < outputs.last; o += ROWS)
             for (int n = 0; n < j->samples; n += SAMPLES)
-                outer_rows(j, o, smaller(ROWS, outputs.last - o), n, smaller(n + SAMPLES, j->samples));
+                outer_rows(j, o, smaller(ROWS, outputs.last - o), (range){n, smaller(n + SAMPLES, j->samples)});
         return;
     }
     for (int sample = 0; sample < j->samples; sample++)

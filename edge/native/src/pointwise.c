@@ -30,33 +30,62 @@ static int equal_shapes(const ea_tensor *a, const ea_tensor *b) {
     return a->rank == b->rank && memcmp(a->shape, b->shape, sizeof(int32_t) * (size_t)a->rank) == 0;
 }
 
-/* The operand's step along every axis of y: 0 where it is repeated. */
-static void repeated_steps(const ea_tensor *operand, const ea_tensor *y, int64_t steps[EA_MAX_RANK]) {
-    int64_t step = 1;
-    for (int axis = y->rank - 1; axis >= 0; axis--) {
-        steps[axis] = operand->shape[axis] == 1 ? 0 : step;
-        step *= operand->shape[axis];
+/* The axes of y with the steps of both operands (0: repeated); neighbours that can be walked as one are joined. */
+typedef struct {
+    int rank;
+    int64_t shape[EA_MAX_RANK], a[EA_MAX_RANK], b[EA_MAX_RANK];
+} pair_axes;
+
+static pair_axes joined_axes(const ea_tensor *a, const ea_tensor *b, const ea_tensor *y) {
+    pair_axes all = {.rank = 0};
+    int64_t step_a = 1, step_b = 1;
+    for (int axis = y->rank - 1; axis >= 0; axis--) { /* innermost first */
+        int64_t own_a = a->shape[axis] == 1 ? 0 : step_a, own_b = b->shape[axis] == 1 ? 0 : step_b;
+        int last = all.rank - 1;
+        if (y->shape[axis] == 1) continue;
+        if (last >= 0 && own_a == all.a[last] * all.shape[last] && own_b == all.b[last] * all.shape[last])
+            all.shape[last] *= y->shape[axis];
+        else {
+            all.shape[all.rank] = y->shape[axis], all.a[all.rank] = own_a, all.b[all.rank] = own_b;
+            all.rank++;
+        }
+        step_a *= a->shape[axis];
+        step_b *= b->shape[axis];
     }
+    if (!all.rank) all.rank = 1, all.shape[0] = 1;
+    return all;
 }
 
-/* y from operands with repeated axes, row by row of the last axis, from the last element to the first: y may lie on
-   the start of a, of which no element lies behind the one of y that it is for. */
+/* From the last element to the first: y may lie on the start of a, of which no element lies behind the one of y that
+   it is for. Where a is not repeated the way does not matter. */
+INLINE void combine_row(enum operation what, const float *a, int64_t step_a, const float *b, int64_t step_b,
+                        int64_t width, float *y) {
+    if (step_a == 1 && step_b == 1) {
+        INDEPENDENT
+        for (int64_t i = 0; i < width; i++) y[i] = combined(what, a[i], b[i]);
+    } else if (step_a == 1) {
+        float other = b[0];
+        INDEPENDENT
+        for (int64_t i = 0; i < width; i++) y[i] = combined(what, a[i], other);
+    } else
+        for (int64_t i = width - 1; i >= 0; i--) y[i] = combined(what, a[i * step_a], b[i * step_b]);
+}
+
 static void combine_repeated(const ea_tensor *a, const ea_tensor *b, const ea_tensor *y, enum operation what) {
-    int64_t steps_a[EA_MAX_RANK], steps_b[EA_MAX_RANK];
-    repeated_steps(a, y, steps_a);
-    repeated_steps(b, y, steps_b);
-    int last = y->rank - 1, width = y->shape[last];
+    pair_axes all = joined_axes(a, b, y);
+    int64_t width = all.shape[0];
     for (int64_t row = elements(y) / width - 1; row >= 0; row--) {
         int64_t rest = row;
         const float *from_a = floats(a), *from_b = floats(b);
         float *to = writable(y) + row * width;
-        for (int axis = last - 1; axis >= 0; axis--) {
-            from_a += rest % y->shape[axis] * steps_a[axis];
-            from_b += rest % y->shape[axis] * steps_b[axis];
-            rest /= y->shape[axis];
+        for (int axis = 1; axis < all.rank; axis++) {
+            from_a += rest % all.shape[axis] * all.a[axis];
+            from_b += rest % all.shape[axis] * all.b[axis];
+            rest /= all.shape[axis];
         }
-        for (int i = width - 1; i >= 0; i--)
-            to[i] = combined(what, from_a[i * steps_a[last]], from_b[i * steps_b[last]]);
+        if (what == ADD) combine_row(ADD, from_a, all.a[0], from_b, all.b[0], width, to);
+        else if (what == SUBTRACT) combine_row(SUBTRACT, from_a, all.a[0], from_b, all.b[0], width, to);
+        else combine_row(MULTIPLY, from_a, all.a[0], from_b, all.b[0], width, to);
     }
 }
 

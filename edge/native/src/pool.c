@@ -77,45 +77,81 @@ INLINE float window_maximum(const job *j, const float *map, int row, int column,
     return best;
 }
 
-/* The same for the window nearly every network has: 2x2 every 2, no padding. */
-INLINE float pair_maximum(const float *top, const float *bottom, int *place) {
-    float best = -INFINITY;
-    *place = 0;
-    const float values[4] = {top[0], top[1], bottom[0], bottom[1]};
-    for (int t = 0; t < 4; t++) {
-        *place = values[t] > best ? t : *place;
-        best = values[t] > best || values[t] != values[t] ? values[t] : best;
-    }
-    return best;
-}
-
 static int is_pairs(const job *j) {
     const ea_axis *a = &j->rows, *b = &j->columns;
     return a->kernel == 2 && b->kernel == 2 && a->stride == 2 && b->stride == 2 && !a->pad && !b->pad;
 }
 
+/* One step of the maximum: NaN counts as one, its place does not change. */
+INLINE void take_maximum(vec4 value, int tap, vec4 *best, ivec4 *place) {
+    ivec4 above = value > *best, not_a_number = value != value, taken = above | not_a_number;
+    *place = (above & ((ivec4){0} + tap)) | (~above & *place);
+    *best = (vec4)((taken & (ivec4)value) | (~taken & (ivec4)*best));
+}
+
+/* A row for the window nearly every network has: 2x2 every 2, no padding. */
+static void pool_pairs(const float *top, const float *bottom, int count, float *best, uint8_t *places) {
+    int i = 0;
+    for (; i + 4 <= count; i += 4) {
+        vec4 a = load4(top + 2 * i), b = load4(top + 2 * i + 4), c = load4(bottom + 2 * i), d = load4(bottom + 2 * i + 4);
+        vec4 most = (vec4){0} - INFINITY;
+        ivec4 place = {0};
+        take_maximum(SHUFFLE4(a, b, 0, 2, 4, 6), 0, &most, &place);
+        take_maximum(SHUFFLE4(a, b, 1, 3, 5, 7), 1, &most, &place);
+        take_maximum(SHUFFLE4(c, d, 0, 2, 4, 6), 2, &most, &place);
+        take_maximum(SHUFFLE4(c, d, 1, 3, 5, 7), 3, &most, &place);
+        store4(best + i, most);
+        for (int e = 0; e < 4; e++) places[i + e] = (uint8_t)place[e];
+    }
+    for (; i < count; i++) {
+        const float values[4] = {top[2 * i], top[2 * i + 1], bottom[2 * i], bottom[2 * i + 1]};
+        float most = -INFINITY;
+        int place = 0;
+        for (int t = 0; t < 4; t++) {
+            place = values[t] > most ? t : place;
+            most = values[t] > most || values[t] != values[t] ? values[t] : most;
+        }
+        best[i] = most;
+        places[i] = (uint8_t)place;
+    }
+}
+
+/* Put the places of elements at... of a sample; four of 2 bits fill a byte. */
+static void put_places(const job *j, int sample, int64_t at, const uint8_t *places, int count) {
+    int i = 0;
+    if (j->bits == 2) {
+        uint8_t *to = (uint8_t *)j->places + sample * j->place_bytes;
+        for (; i < count && (at + i) % 4; i++) put_place(j, sample, at + i, places[i]);
+        for (; i + 4 <= count; i += 4) {
+            uint32_t four;
+            memcpy(&four, places + i, 4);
+            to[(at + i) / 4] = (uint8_t)((four * 0x01041040U) >> 24);
+        }
+    }
+    for (; i < count; i++) put_place(j, sample, at + i, places[i]);
+}
+
 enum { STRETCH = 256 };
 
-/* One map into `best` and its places; 2x2 windows go through short rows that the compiler can vectorise. */
+/* One map into `best`, and its places. */
 static void pool_map(const job *j, int sample, int channel, float *best) {
     const float *map = j->from + ((int64_t)sample * j->channels + channel) * inputs(j);
     int width = j->columns.out, pairs = is_pairs(j);
-    uint8_t place[STRETCH];
+    uint8_t places[STRETCH];
     for (int row = 0; row < j->rows.out; row++)
         for (int start = 0; start < width; start += STRETCH) {
             int count = smaller(STRETCH, width - start);
             float *to = best + row * width + start;
             const float *top = map + (int64_t)2 * row * j->columns.size + 2 * start;
             int64_t at = (int64_t)channel * outputs(j) + row * width + start;
-            for (int i = 0; i < count; i++) {
+            if (pairs) pool_pairs(top, top + j->columns.size, count, to, places);
+            for (int i = 0; i < count && !pairs; i++) {
                 int tap;
-                if (pairs) to[i] = pair_maximum(top + 2 * i, top + j->columns.size + 2 * i, &tap);
-                else to[i] = window_maximum(j, map, row, start + i, &tap);
-                place[i] = (uint8_t)tap;
+                to[i] = window_maximum(j, map, row, start + i, &tap);
+                places[i] = (uint8_t)tap;
                 if (j->bits == 32 && j->places) put_place(j, sample, at + i, tap);
             }
-            if (j->places && j->bits != 32)
-                for (int i = 0; i < count; i++) put_place(j, sample, at + i, place[i]);
+            if (j->places && j->bits != 32) put_places(j, sample, at, places, count);
         }
 }
 
@@ -158,19 +194,50 @@ int32_t ea_max_pool_run(const ea_call *call) {
     return EA_OK;
 }
 
-static void route_map(const job *j, int sample, int channel) {
-    int64_t map = (int64_t)sample * j->channels + channel;
-    const float *gy = j->from + map * outputs(j);
-    float *gx = j->to + map * inputs(j);
-    memset(gx, 0, (size_t)inputs(j) * 4);
+/* 2x2 windows do not overlap: four of them are routed at once. */
+static void route_pairs(const job *j, int sample, int64_t first, const float *gy, float *gx) {
+    int width = j->columns.size;
+    for (int row = 0; row < j->rows.out; row++) {
+        const float *from = gy + row * j->columns.out;
+        float *top = gx + (int64_t)2 * row * width, *bottom = top + width;
+        int64_t at = first + row * j->columns.out;
+        int i = 0;
+        for (; i + 4 <= j->columns.out; i += 4) {
+            ivec4 place;
+            for (int e = 0; e < 4; e++) place[e] = get_place(j, sample, at + i + e);
+            ivec4 value = (ivec4)load4(from + i);
+            vec4 part[4];
+            for (int t = 0; t < 4; t++) part[t] = (vec4)((place == t) & value);
+            store4(top + 2 * i, SHUFFLE4(part[0], part[1], 0, 4, 1, 5));
+            store4(top + 2 * i + 4, SHUFFLE4(part[0], part[1], 2, 6, 3, 7));
+            store4(bottom + 2 * i, SHUFFLE4(part[2], part[3], 0, 4, 1, 5));
+            store4(bottom + 2 * i + 4, SHUFFLE4(part[2], part[3], 2, 6, 3, 7));
+        }
+        for (; i < j->columns.out; i++) {
+            int place = get_place(j, sample, at + i);
+            for (int t = 0; t < 4; t++) (t < 2 ? top : bottom)[2 * i + t % 2] = place == t ? from[i] : 0;
+        }
+    }
+}
+
+static void route_windows(const job *j, int sample, int64_t first, const float *gy, float *gx) {
     for (int row = 0, at = 0; row < j->rows.out; row++)
         for (int column = 0; column < j->columns.out; column++, at++) {
-            int tap = get_place(j, sample, (int64_t)channel * outputs(j) + at);
+            int tap = get_place(j, sample, first + at);
             int y = row * j->rows.stride - j->rows.pad + tap / j->columns.kernel;
             int x = column * j->columns.stride - j->columns.pad + tap % j->columns.kernel;
             if ((unsigned)y < (unsigned)j->rows.size && (unsigned)x < (unsigned)j->columns.size)
                 gx[y * j->columns.size + x] += gy[at];
         }
+}
+
+static void route_map(const job *j, int sample, int channel) {
+    int64_t map = (int64_t)sample * j->channels + channel, first = (int64_t)channel * outputs(j);
+    const float *gy = j->from + map * outputs(j);
+    float *gx = j->to + map * inputs(j);
+    memset(gx, 0, (size_t)inputs(j) * 4);
+    if (is_pairs(j)) route_pairs(j, sample, first, gy, gx);
+    else route_windows(j, sample, first, gy, gx);
 }
 
 static void route_part(const void *context, ea_share share) {

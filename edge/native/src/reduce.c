@@ -25,6 +25,21 @@ static walk make_walk(const ea_tensor *wide, const ea_tensor *other) {
     return w;
 }
 
+/* Join neighbouring axes that can be walked as one. */
+static void join_axes(walk *w) {
+    int kept = 0;
+    for (int axis = 1; axis < w->rank; axis++) {
+        int together = w->summed[kept] == w->summed[axis] &&
+                       w->other_step[kept] == w->other_step[axis] * w->shape[axis];
+        if (!together) kept++;
+        w->shape[kept] = together ? w->shape[kept] * w->shape[axis] : w->shape[axis];
+        w->summed[kept] = w->summed[axis];
+        w->step[kept] = w->step[axis];
+        w->other_step[kept] = w->other_step[axis];
+    }
+    w->rank = kept + 1;
+}
+
 /* Places of the element with number `at` among the axes that are (or are not) summed over. */
 static void locate(const walk *w, int summed, int64_t at, int64_t *place, int64_t *other) {
     for (int axis = w->rank - 1; axis >= 0; axis--) {
@@ -46,6 +61,7 @@ static int64_t count_of(const walk *w, int summed) {
 /* to[o] = factor * sum over the summed axes of x (times other). `to` may lie on the start of x: the elements of x that
    later results need lie behind. */
 static void reduce(walk *w, const float *x, const float *other, double factor, float *to) {
+    join_axes(w);
     int64_t run = 1, other_run = 0;
     int last = w->rank - 1;
     int64_t outer = count_of(w, 0);
@@ -98,7 +114,8 @@ static walk mean_walk(const ea_tensor *wide, const ea_attr *attrs) {
 int32_t ea_mean_run(const ea_call *call) {
     const ea_tensor *x = call->inputs[0];
     walk w = mean_walk(x, call->attrs);
-    reduce(&w, floats(x), NULL, 1 / (double)count_of(&w, 1), writable(call->outputs[0]));
+    double factor = 1 / (double)count_of(&w, 1);
+    reduce(&w, floats(x), NULL, factor, writable(call->outputs[0]));
     return EA_OK;
 }
 
@@ -106,6 +123,7 @@ int32_t ea_mean_run(const ea_call *call) {
 int32_t ea_mean_grad_run(const ea_call *call) {
     const ea_tensor *gx = call->outputs[0];
     walk w = mean_walk(gx, call->attrs);
+    join_axes(&w);
     int64_t outer = count_of(&w, 0), inner = count_of(&w, 1), unused = 0;
     for (int64_t o = 0; o < outer; o++) {
         int64_t base = 0;

@@ -62,12 +62,24 @@ INLINE void store8(float *p, vec8 v) { *(vec8_any *)p = v; }
 INLINE vec4 load4(const float *p) { return *(const vec4_any *)p; }
 INLINE void store4(float *p, vec4 v) { *(vec4_any *)p = v; }
 
-INLINE float sum8(vec8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+INLINE float sum4(vec4 v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+INLINE float sum8(vec8 v) {
+    vec4 halves[2];
+    memcpy(halves, &v, sizeof v);
+    return sum4(halves[0] + halves[1]);
+}
 
 INLINE float sum(vec v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
+#if LANES == 16
+    vec8 halves[2];
+    memcpy(halves, &v, sizeof v);
+    return sum8(halves[0] + halves[1]);
+#elif LANES == 8
+    return sum8(v);
+#else
+    return sum4(v);
+#endif
 }
 
 #ifdef __clang__
