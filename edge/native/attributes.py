@@ -16,8 +16,8 @@ def _none(attrs: Attrs) -> Row:
 
 def _planes(attrs: Attrs, name: str, ends: int, filler: int) -> Row:
     """A list with `ends` values per spatial axis, a 1-D one as that of a single row."""
-    listed = attrs.get(name)
-    rank = len(listed) // ends if isinstance(listed, list) else 2
+    strides = attrs.get("strides")
+    rank = 1 if isinstance(strides, list) and len(strides) == 1 else 2
     values = integers(attrs, name, rank * ends)
     if rank == 2:
         return [*values]

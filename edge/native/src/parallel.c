@@ -2,12 +2,14 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 enum {
     LEAST_WORK = 2500000, /* multiply-adds: about 100 microseconds on a slow core */
     PARTS_PER_THREAD = 4,
     MOST_HELPERS = 63,
     STACK_BYTES = 262144,
+    LONGEST_PAUSE = 128,  /* operations done alone after helpers were a hindrance again and again */
     SPINS = 4000, /* looks before sleeping: tens of microseconds, less than the shortest shared operation */
 };
 
@@ -20,7 +22,7 @@ static struct {
     atomic_int unfinished, sleepers, waiting;
     ea_body *body;
     const void *context;
-    int parts, helpers;
+    int parts, helpers, pause, next_pause;
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .work = PTHREAD_COND_INITIALIZER,
@@ -97,6 +99,18 @@ static void start_helpers(int wanted) {
     pthread_attr_destroy(&attributes);
 }
 
+static void publish(int threads, int parts, ea_body *body, const void *context) {
+    pool.body = body;
+    pool.context = context;
+    pool.parts = parts;
+    atomic_store(&pool.unfinished, parts);
+    atomic_store(&pool.ticket, next_job(atomic_load(&pool.ticket), threads, parts));
+    if (!atomic_load(&pool.sleepers)) return;
+    pthread_mutex_lock(&pool.lock);
+    pthread_cond_broadcast(&pool.work);
+    pthread_mutex_unlock(&pool.lock);
+}
+
 static void wait_for_helpers(void) {
     for (int i = 0; i < SPINS && atomic_load(&pool.unfinished); i++) relax();
     if (!atomic_load(&pool.unfinished)) return;
@@ -105,6 +119,26 @@ static void wait_for_helpers(void) {
     while (atomic_load(&pool.unfinished)) pthread_cond_wait(&pool.finished, &pool.lock);
     atomic_store(&pool.waiting, 0);
     pthread_mutex_unlock(&pool.lock);
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Where another program keeps a processor busy, a helper may stop in the middle of a part for longer than the whole
+   operation takes. Then the next operations are done alone: one, two, four, ... until helpers pay again. */
+static void judge_helpers(int64_t started, int64_t own_end, int64_t end) {
+    if (end - own_end > (own_end - started) / 2) {
+        pool.next_pause = pool.next_pause ? smaller(2 * pool.next_pause, LONGEST_PAUSE) : 1;
+        pool.pause = pool.next_pause;
+    } else
+        pool.next_pause = 0;
+}
+
+static void do_alone(ea_body *body, const void *context, int parts) {
+    for (int part = 0; part < parts; part++) body(context, (ea_share){part, parts, 0});
 }
 
 int ea_worth(int64_t work, int threads) { return work < LEAST_WORK ? 1 : threads; }
@@ -120,21 +154,20 @@ void ea_parallel(int threads, ea_body *body, const void *context) {
     threads = smaller(threads, MOST_HELPERS + 1);
     int parts = threads > 1 ? threads * PARTS_PER_THREAD : 1;
     if (threads <= 1 || pthread_mutex_trylock(&pool.busy)) {
-        for (int part = 0; part < parts; part++) body(context, (ea_share){part, parts, 0});
+        do_alone(body, context, parts);
         return;
     }
-    start_helpers(smaller(threads - 1, MOST_HELPERS));
-    pool.body = body;
-    pool.context = context;
-    pool.parts = parts;
-    atomic_store(&pool.unfinished, parts);
-    atomic_store(&pool.ticket, next_job(atomic_load(&pool.ticket), threads, parts));
-    if (atomic_load(&pool.sleepers)) {
-        pthread_mutex_lock(&pool.lock);
-        pthread_cond_broadcast(&pool.work);
-        pthread_mutex_unlock(&pool.lock);
+    if (pool.pause) {
+        pool.pause--;
+        do_alone(body, context, parts);
+    } else {
+        start_helpers(threads - 1);
+        int64_t started = nanoseconds();
+        publish(threads, parts, body, context);
+        do_parts(0);
+        int64_t own_end = nanoseconds();
+        wait_for_helpers();
+        judge_helpers(started, own_end, nanoseconds());
     }
-    do_parts(0);
-    wait_for_helpers();
     pthread_mutex_unlock(&pool.busy);
 }
