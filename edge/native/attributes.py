@@ -50,6 +50,11 @@ def _cross_entropy(attrs: Attrs) -> Row:
     return [number(attrs, "label_smoothing") if "label_smoothing" in attrs else 0.0]
 
 
+def _sgd_update(attrs: Attrs) -> Row:
+    """The engine adds `step` when it runs the operation; until then it is 0."""
+    return [integer(attrs, "step") if "step" in attrs else 0, integer(attrs, "layer_index")]
+
+
 def _clip(attrs: Attrs) -> Row:
     row: Row = []
     for name in ("min", "max"):
@@ -113,7 +118,7 @@ ENCODERS: Mapping[str, Encoder] = {
     "Add": _none,
     "Sub": _none,
     "Mul": _none,
-    "SgdUpdate": _integers("step", "layer_index"),
+    "SgdUpdate": _sgd_update,
     "Zero": _none,
     "Reshape": _none,
     "ChannelAttention": _attention,
