@@ -6,12 +6,15 @@
 
 enum {
     LEAST_WORK = 2500000, /* multiply-adds: about 100 microseconds on a slow core */
-    PARTS_PER_THREAD = 4,
+    PARTS_PER_THREAD = 8,
     MOST_HELPERS = 63,
     STACK_BYTES = 262144,
-    LONGEST_PAUSE = 128,  /* operations done alone after helpers were a hindrance again and again */
     SPINS = 4000, /* looks before sleeping: tens of microseconds, less than the shortest shared operation */
 };
+
+/* Nanoseconds without helpers after they were a hindrance: once, again and again. */
+#define SHORTEST_PAUSE 1000000
+#define LONGEST_PAUSE 64000000
 
 /* The pool. `ticket` holds the number of the job, its threads and how many parts are left to be taken; whoever takes
    one may use the job until it has counted the part in `unfinished`, which the caller waits for. */
@@ -22,7 +25,8 @@ static struct {
     atomic_int unfinished, sleepers, waiting;
     ea_body *body;
     const void *context;
-    int parts, helpers, pause, next_pause;
+    int parts, helpers;
+    int64_t pause, resume;
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .work = PTHREAD_COND_INITIALIZER,
@@ -128,13 +132,14 @@ static int64_t nanoseconds(void) {
 }
 
 /* Where another program keeps a processor busy, a helper may stop in the middle of a part for longer than the whole
-   operation takes. Then the next operations are done alone: one, two, four, ... until helpers pay again. */
+   operation takes. Then operations are done alone for a while, each time for longer, until helpers pay again. */
 static void judge_helpers(int64_t started, int64_t own_end, int64_t end) {
     if (end - own_end > (own_end - started) / 2) {
-        pool.next_pause = pool.next_pause ? smaller(2 * pool.next_pause, LONGEST_PAUSE) : 1;
-        pool.pause = pool.next_pause;
+        pool.pause = pool.pause ? 2 * pool.pause : SHORTEST_PAUSE;
+        if (pool.pause > LONGEST_PAUSE) pool.pause = LONGEST_PAUSE;
+        pool.resume = end + pool.pause;
     } else
-        pool.next_pause = 0;
+        pool.pause = 0;
 }
 
 static void do_alone(ea_body *body, const void *context, int parts) {
@@ -157,12 +162,11 @@ void ea_parallel(int threads, ea_body *body, const void *context) {
         do_alone(body, context, parts);
         return;
     }
-    if (pool.pause) {
-        pool.pause--;
+    int64_t started = nanoseconds();
+    if (started < pool.resume) {
         do_alone(body, context, parts);
     } else {
         start_helpers(threads - 1);
-        int64_t started = nanoseconds();
         publish(threads, parts, body, context);
         do_parts(0);
         int64_t own_end = nanoseconds();
