@@ -75,7 +75,7 @@ int32_t ea_conv_run(const ea_call *call) {
                       .out_row = positions,
                       .y = forward_axis(&c.rows, c.columns.kernel, c.columns.out),
                       .x = forward_axis(&c.columns, 1, 1)},
-             .blocking = core_blocking(c.outputs, c.channels, taps_of(&c), positions),
+             .blocking = core_blocking(c.channels, taps_of(&c), positions),
              .samples = c.samples,
              .groups = c.groups,
              .a_group = (ptrdiff_t)c.outputs * depth,
@@ -90,7 +90,7 @@ int32_t ea_conv_run(const ea_call *call) {
 int64_t ea_conv_need(const ea_call *call) {
     ea_conv c = conv_geometry(call->inputs[0], call->inputs[1], call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_need(&c, call->threads);
-    ea_blocking b = core_blocking(c.outputs, c.channels, taps_of(&c), positions_of(&c));
+    ea_blocking b = core_blocking(c.channels, taps_of(&c), positions_of(&c));
     return call->threads * core_bytes(&b, taps_of(&c));
 }
 
@@ -136,7 +136,7 @@ static job phase_job(const ea_conv *c, int row_phase, int column_phase) {
              .out_group = (ptrdiff_t)c->channels * plane_of(c)};
     int used = j.core.y.taps * j.core.x.taps;
     if (used) {
-        j.blocking = core_blocking(c->channels, c->outputs, used, j.core.y.out * j.core.x.out);
+        j.blocking = core_blocking(c->outputs, used, j.core.y.out * j.core.x.out);
         j.workspace_bytes = core_bytes(&j.blocking, used);
     }
     return j;

@@ -28,7 +28,7 @@ typedef struct {
     int channels, columns;
 } ea_blocking;
 
-ea_blocking core_blocking(int rows, int channels, int taps, int positions);
+ea_blocking core_blocking(int channels, int taps, int positions);
 
 /* Bytes of one thread's workspace. */
 int64_t core_bytes(const ea_blocking *blocking, int taps);

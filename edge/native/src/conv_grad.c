@@ -10,7 +10,7 @@
 #include "parallel.h"
 #include "window.h"
 
-enum { PANEL_BYTES = 65536, TAPS_AT_ONCE = 9 };
+enum { PANEL_BYTES = 32768, TAPS_AT_ONCE = 9 };
 enum { UNITS_PER_THREAD = 4, LEAST_ROWS = 28 }; /* fewer channels in a part would make packing gy again too dear */
 
 typedef struct {
