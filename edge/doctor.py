@@ -17,7 +17,7 @@ from .engines import installed_engines
 from .measure import PeakMeter
 from .units import format_bytes
 
-PACKAGES = ("edge-adapt", "numpy", "click", "safetensors", "pillow", "tqdm")
+PACKAGES = ("edge-adapt", "numpy", "click", "pillow", "tqdm")
 THREAD_VARIABLE = "OPENBLAS_NUM_THREADS"
 LEAST_MEMORY_BYTES = 64 << 20
 

@@ -11,10 +11,12 @@ from PIL import Image
 
 def warm_up() -> None:
     """Do once what libraries load or allocate on first use: codecs, archives, random numbers, products."""
-    archive = io.BytesIO()
-    np.savez(archive, images=np.random.default_rng(0).integers(0, 255, 8, np.uint8))
+    random, archive = np.random.default_rng(0), io.BytesIO()
+    np.savez(archive, images=random.integers(0, 255, 8, np.uint8), inputs=random.random(8, np.float32))
     archive.seek(0)
-    np.load(archive)["images"]
+    for values in np.load(archive).values():
+        np.unique(values, return_inverse=True)
+        np.isfinite(values).all()
     for kind in ("PNG", "JPEG"):
         stream = io.BytesIO()
         Image.new("RGB", (8, 8)).save(stream, kind)

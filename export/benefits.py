@@ -16,7 +16,9 @@ from .source import Source
 CHUNK = 8
 
 
-def measured_benefits(source: Source, samples: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
+def measured_benefits(
+    source: Source, samples: NDArray[np.float32], labels: NDArray[Any]
+) -> NDArray[np.float64]:
     """Adapt to the samples and return alpha * |g|^2 per step and layer, (K, layers).
 
     Args:
@@ -47,7 +49,9 @@ def measured_benefits(source: Source, samples: NDArray[np.float32], labels: NDAr
                 benefits[step, layer.index] += row[layer.index] * float(np.sum(gradients[grad] ** 2))
                 weights[param] = weights[param] - row[layer.index] * gradients[grad]
     if not np.all(np.isfinite(benefits)):
-        raise ExportError("calibration: the loss is not finite after the gradient steps; use a smaller step_size")
+        raise ExportError(
+            "calibration: the loss is not finite after the gradient steps; use a smaller step_size"
+        )
     return benefits
 
 

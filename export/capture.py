@@ -20,7 +20,7 @@ from .errors import ExportError
 from .network import Network
 from .onnx_import import import_forward
 from .onnx_shapes import with_shapes
-from .trace import explain, place, trace
+from .trace import check_parameters, explain, place, trace
 
 OPSET = 18
 _NODE = re.compile(r"%(?P<name>\w+) :.*?call_function\[target=(?P<target>[\w.]+)\]")
@@ -52,6 +52,7 @@ def to_onnx(module: nn.Module, sample_shape: tuple[int, ...]) -> ModelProto:
     Raises:
         ExportError: what torch cannot trace, or has no ONNX operator for, in one line.
     """
+    check_parameters(module)
     plain = evaluated_copy(module).to("cpu", torch.float32)
     with _quiet():
         program = trace(plain, sample_shape)

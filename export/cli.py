@@ -25,8 +25,8 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 
 
 @click.command(
-    epilog="Examples: export-bundle runs/glyphs -o bundle/;  export-bundle --from-onnx model.onnx -o bundle/ "
-    "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --layers 'classifier*' --step-size 0.01",
+    epilog="\b\nExamples:\n  export-bundle runs/glyphs -o bundle/\n"
+    "  export-bundle --from-onnx model.onnx -o bundle/ --layers 'classifier*'",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="edge-adapt", prog_name="export-bundle")
@@ -42,10 +42,19 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option(
     "--mean", callback=_numbers, metavar="A,B,C", help="The input is images: mean per channel, on value/255."
 )
-@click.option("--std", callback=_numbers, metavar="A,B,C", help="Standard deviation per channel; goes with --mean.")
-@click.option("--dry-run", is_flag=True, help="Only list every node, its rule and what it stores; write nothing.")
+@click.option(
+    "--std", callback=_numbers, metavar="A,B,C", help="Standard deviation per channel; goes with --mean."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only list every node, its rule and what it stores; write nothing."
+)
 def command(
-    run: Path | None, out: Path | None, ort_training: bool, from_onnx: Path | None, dry_run: bool, **options: Any
+    run: Path | None,
+    out: Path | None,
+    ort_training: bool,
+    from_onnx: Path | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Write the bundle of RUN, a run directory of `meta-train run`, or of a forward ONNX file.
 
@@ -58,7 +67,7 @@ def command(
         raise click.UsageError("missing option '-o' / '--out'")
     settings = _settings(model, options)
     if dry_run or out is None:
-        _dry_run(model)
+        _dry_run(model, options["loss"])
         return
     target = export_bundle(model, out, ort_training=ort_training, **settings)
     size_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
@@ -87,11 +96,13 @@ def _image_spec(model: Path, mean: tuple[float, ...], std: tuple[float, ...]) ->
     return InputSpec(*shape, mean=mean, std=std)
 
 
-def _dry_run(model: Path) -> None:
+def _dry_run(model: Path, loss: str | None) -> None:
     from .coverage import coverage_report
+    from .losses import DEFAULT
 
-    report = coverage_report(model)
-    click.echo(report.text)
+    report = coverage_report(model, loss=loss or DEFAULT)
+    if report.text:
+        click.echo(report.text)
     if report.refusal is not None:
         raise EdgeAdaptError(report.refusal)
 

@@ -17,6 +17,7 @@ from .capture import to_onnx
 from .converters import batch_first_attention, fold_batch_norm
 from .errors import ExportError
 from .forward_graph import ForwardGraph
+from .losses import DEFAULT, loss_named, with_learned
 from .onnx_file import load_onnx
 from .onnx_import import Found, Refused, import_forward, survey
 
@@ -88,13 +89,16 @@ class Coverage:
 
 
 def coverage_report(
-    model: str | PathLike[str] | nn.Module, sample_shape: Sequence[int] | None = None
+    model: str | PathLike[str] | nn.Module,
+    sample_shape: Sequence[int] | None = None,
+    loss: str = DEFAULT,
 ) -> Coverage:
     """List every operation of a network; it goes on past what is not supported.
 
     Args:
         model: an .onnx file, a run directory of `meta-train run`, or a torch module.
         sample_shape: shape of one sample: of a torch module, or of a file that leaves it open.
+        loss: name of the loss it will be adapted with.
 
     Returns:
         The report; a network that cannot be read, or traced, is a report without rows and with a refusal.
@@ -109,7 +113,10 @@ def coverage_report(
     rows = tuple(_rows(graph, found, refused))
     try:
         network = import_forward(forward, params)
-        program = differentiate(network.program, {}, 1)
+        module = model if isinstance(model, nn.Module) else None
+        chosen = loss_named(loss)
+        whole = with_learned(chosen, network, module, ())
+        program = differentiate(whole.program, {}, 1, chosen)
     except ExportError as error:
         return Coverage(rows, str(error), notes)
     stored = zip(rows, _stored(program), strict=True)

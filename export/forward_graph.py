@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -167,8 +168,9 @@ class ForwardGraph:
         """Module path of a node ("conv1", "block.norm"), by the exporter's metadata, else its name."""
         for entry in node.metadata_props:
             if entry.key == _SCOPES:
-                path = ast.literal_eval(entry.value)
-                return str(path[-2] or path[-1])
+                with suppress(ValueError, SyntaxError):
+                    path = ast.literal_eval(entry.value)
+                    return str(path[-2] or path[-1])
         return str(node.name)
 
     def has_scope(self, node: NodeProto) -> bool:

@@ -67,7 +67,9 @@ class Settings:
         if not 0 <= self.label_smoothing < 1:
             raise ExportError(f"label_smoothing: expected a share in [0, 1), got {self.label_smoothing!r}")
         if self.batch_norm not in BATCH_NORMS:
-            raise ExportError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {self.batch_norm!r}")
+            raise ExportError(
+                f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {self.batch_norm!r}"
+            )
 
     @property
     def changed(self) -> tuple[str, ...]:

@@ -58,7 +58,8 @@ def selftest(source: Source) -> dict[str, NDArray[Any]]:
     else:
         module = copy.deepcopy(source.module).to("cpu", torch.float64).eval()
         rows = torch.from_numpy(inputs)
-        samples = [_run(source, module, rows[n : n + 1], _of(answers, n)) for n in range(CANDIDATES)]
+        tried = CANDIDATES if source.attention else SAMPLES
+        samples = [_run(source, module, rows[n : n + 1], _of(answers, n)) for n in range(tried)]
     order = sorted(range(len(samples)), key=lambda n: -samples[n].margin)
     chosen = sorted(order[:SAMPLES])
     tests: dict[str, NDArray[Any]] = {

@@ -32,7 +32,8 @@ SUGGESTIONS: dict[str, str] = {
     "ScatterND": f"it writes into a part of a tensor; {_INDEXED}",
     "ScatterElements": f"it writes into a part of a tensor; {_INDEXED}",
     "Gather": f"only constant indices are supported; {_INTEGER}",
-    "GatherND": _INDEXED,
+    "GatherND": f"{_INDEXED}; adaptive pools need sizes that they divide evenly, torch.nn.Upsample the mode nearest or "
+    "bilinear",
     "GatherElements": _INDEXED,
     "OneHot": _INTEGER,
     "NonZero": "its size depends on the values of the data; use fixed sizes",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.parameter import is_lazy
 
 from ..edge.program import BATCH
 from .errors import ExportError
@@ -24,7 +25,6 @@ def trace(module: nn.Module, sample_shape: tuple[int, ...]) -> ExportedProgram:
         ExportError: torch cannot trace it, or the graph computes what a program cannot say: state that changes,
             gradients that stop, several outputs.
     """
-    check_parameters(module)
     sample = torch.zeros(SAMPLES, *sample_shape)
     try:
         program = torch.export.export(module, (sample,), dynamic_shapes=({0: Dim(BATCH)},), strict=False)
@@ -38,7 +38,7 @@ def trace(module: nn.Module, sample_shape: tuple[int, ...]) -> ExportedProgram:
 
 
 def check_parameters(module: nn.Module) -> None:
-    """Raise ExportError if there is nothing to learn, or if two layers share a tensor."""
+    """Raise ExportError if there is nothing to learn, if a parameter is no real array, or if two layers share one."""
     names: dict[int, str] = {}
     parts = ((f"{path}.".lstrip("."), part) for path, part in module.named_modules())
     for name, parameter in ((path + name, p) for path, part in parts for name, p in part._parameters.items()):
@@ -48,6 +48,14 @@ def check_parameters(module: nn.Module) -> None:
                 f"{type(module).__name__}: parameters {other!r} and {name!r} are one tensor; every layer must be used "
                 "exactly once: give the second place a copy of its own"
             )
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter) or not parameter.is_floating_point():
+            kind = (
+                "not initialised; run the module once"
+                if is_lazy(parameter)
+                else f"{parameter.dtype}; use real ones"
+            )
+            raise ExportError(f"{type(module).__name__}: parameter {name!r} is {kind}")
     if not names:
         raise ExportError(f"{type(module).__name__}: the module has no parameters; there is nothing to adapt")
 
@@ -108,9 +116,11 @@ def place(node: fx.Node) -> str:
 
 
 def _check_outputs(module: nn.Module, program: ExportedProgram) -> None:
-    outputs = program.graph_signature.user_outputs
-    if len(outputs) != 1 or not isinstance(outputs[0], str):
-        returned = "nothing" if outputs in ((), (None,)) else f"{len(outputs)} values"
+    outputs, form = program.graph_signature.user_outputs, program.call_spec.out_spec
+    packed = form is not None and not form.is_leaf()
+    if len(outputs) != 1 or not isinstance(outputs[0], str) or packed:
+        one = f"a {getattr(form.type, '__name__', form.type)}" if packed and form else "1 value"
+        returned = "nothing" if outputs in ((), (None,)) else f"{len(outputs)} values" if outputs[1:] else one
         raise ExportError(
             f"{type(module).__name__}: it returns {returned}; wrap it in a module that returns one tensor"
         )

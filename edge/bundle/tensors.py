@@ -6,6 +6,7 @@ the bytes of the tensors back to back. A file that breaks the layout is refused,
 
 from __future__ import annotations
 
+import json
 import math
 import mmap
 import os
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from ..errors import BundleError
 from .files import parse_json, write_file
@@ -28,6 +28,7 @@ DTYPES = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
+CODES = {name: code for code, name in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,37 @@ class TensorFile:
 def write_tensors(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a .safetensors file atomically: after a crash there is the old file or the new one, whole."""
-    contiguous = {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
+    """Write a .safetensors file atomically: after a crash there is the old file or the new one, whole.
+
+    Contiguous tensors go from their own memory to the file; the safetensors library would copy all of them first,
+    which no plan has room for.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
 
     def write(temporary: Path) -> None:
-        temporary.touch()
-        usual = temporary.stat().st_mode
-        save_file(contiguous, temporary, dict(metadata or {}) or None)
-        temporary.chmod(usual)  # the library leaves a file that only its owner can read
+        with temporary.open("wb", buffering=0) as file:
+            file.write(_header({name: tensors[name] for name in order}, metadata))
+            for name in order:
+                data = np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data
+                while data:
+                    data = data[file.write(data) or 0 :]
 
     write_file(path, write)
+
+
+def _header(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None) -> bytes:
+    """The length and the JSON header, padded so that the tensors start on a multiple of 8 bytes."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    first = 0
+    for name, value in tensors.items():
+        last = first + value.nbytes
+        header[name] = {
+            "dtype": CODES[value.dtype.name], "shape": list(value.shape), "data_offsets": [first, last],
+        }  # fmt: skip
+        first = last
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _metadata(value: Any, path: Path) -> dict[str, str]:

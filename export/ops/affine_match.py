@@ -12,7 +12,7 @@ from ...edge.program import BATCH
 from ..errors import ExportError
 from ..forward_graph import ForwardGraph, Shape, attributes
 from .patterns import either_order
-from .rule import Match, Param
+from .rule import Match, Param, refuse_computed
 
 _Operand = tuple[int, Param]
 """The axis of an Affine, and a parameter in the shape that goes with it."""
@@ -26,6 +26,8 @@ def match_affine(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if node.op_type not in readers:
         return None
     match = readers[node.op_type](graph, node)
+    if match is None:
+        refuse_computed(graph, node)
     operands = [graph.param("", name) for name in node.input]
     if match is None and None in operands and any(param and _counts(param) for param in operands):
         shapes = [

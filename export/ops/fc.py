@@ -12,7 +12,7 @@ from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder, sample_scale
 from ..tape import SAMPLE_WEIGHT, Tape
 from .patterns import either_order
-from .rule import Match, Param, Rule, unless_zero, weight_and_bias
+from .rule import Match, Param, Rule, refuse_computed, unless_zero, weight_and_bias
 
 _DEFAULTS = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 
@@ -59,6 +59,7 @@ def _gemm(graph: ForwardGraph, node: NodeProto) -> Match:
 def _mat_mul(graph: ForwardGraph, node: NodeProto) -> Match | None:
     left, right = (graph.param("weight", name) for name in node.input)
     if left is None and right is None:
+        refuse_computed(graph, node)
         return None
     weight = None if right is None else _turned(right)
     if left is not None or weight is None or not _fits(graph, node.input[0], weight):

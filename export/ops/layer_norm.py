@@ -73,6 +73,11 @@ def _axes(op: Op) -> list[int]:
 def _expand(builder: Builder, op: Op) -> None:
     x, scale, bias = op.inputs
     y, x_hat, inv_std = op.outputs
+    if not (x_hat or inv_std):
+        builder.add(
+            "LayerNormalization", x, scale, bias, out=y, axis=min(_axes(op)), epsilon=number(op, "eps")
+        )
+        return
     centred = builder.add("Sub", x, builder.mean(x, _axes(op)))
     variance = builder.mean(builder.add("Mul", centred, centred), _axes(op))
     deviation = builder.add("Sqrt", builder.add("Add", variance, builder.floats(number(op, "eps"))))

@@ -115,17 +115,28 @@ def _gradient(tape: Tape, op: Op) -> None:
 def _expand(builder: Builder, op: Op) -> None:
     x, scale, bias = op.inputs
     y, x_hat, inv_std = op.outputs
-    grouped = builder.reshape(x, (0, integer(op, "groups"), -1))
+    groups, rank = integer(op, "groups"), len(builder.shape(x)) + 1
+    grouped = builder.reshape(x, (0, groups, -1))
+    if x_hat or inv_std:
+        normal = _normal_and_deviation(builder, op, grouped)
+    else:
+        same = builder.floats(np.ones(groups)), builder.floats(np.zeros(groups))
+        whole = builder.add("InstanceNormalization", grouped, *same, epsilon=number(op, "eps"))
+        normal = builder.reshape(whole, (0, *builder.shape(x)))
+    scaled = builder.add("Mul", normal, builder.over_space(scale, rank))
+    builder.add("Add", scaled, builder.over_space(bias, rank), out=y)
+
+
+def _normal_and_deviation(builder: Builder, op: Op, grouped: str) -> str:
+    """x_hat, and where it is wanted inv_std, which no operator of opset 18 has as an output."""
+    _, x_hat, inv_std = op.outputs
     centred = builder.add("Sub", grouped, builder.mean(grouped, [2]))
     variance = builder.mean(builder.add("Mul", centred, centred), [2])
     deviation = builder.add("Sqrt", builder.add("Add", variance, builder.floats(number(op, "eps"))))
     inverse = builder.add("Reciprocal", deviation)
     if inv_std:
         builder.add("Squeeze", inverse, builder.ints([2]), out=inv_std)
-    rank = len(builder.shape(x)) + 1
-    normal = builder.reshape(builder.add("Mul", centred, inverse), (0, *builder.shape(x)), out=x_hat)
-    scaled = builder.add("Mul", normal, builder.over_space(scale, rank))
-    builder.add("Add", scaled, builder.over_space(bias, rank), out=y)
+    return builder.reshape(builder.add("Mul", centred, inverse), (0, *builder.shape(op.inputs[0])), out=x_hat)
 
 
 def _expand_input_grad(builder: Builder, op: Op) -> None:

@@ -95,6 +95,20 @@ def weight_and_bias(graph: ForwardGraph, node: NodeProto) -> tuple[Param | None,
     return graph.param("weight", weight), unless_zero(found)
 
 
+def refuse_computed(graph: ForwardGraph, node: NodeProto) -> None:
+    """Raise ExportError where one operand is an activation and another is computed from parameters alone."""
+    if not any(graph.is_activation(name) for name in node.input):
+        return
+    for name in filter(None, node.input):
+        maker = graph.producer(name)
+        repeated = maker is not None and maker.op_type in ("Expand", "Tile")
+        if not (repeated or graph.is_activation(name) or graph.param("", name)):
+            raise ExportError(
+                f"{graph.described(node)}: its operand {name!r} is computed from parameters; make the result itself "
+                "the parameter (of weight_norm: torch.nn.utils.parametrize.remove_parametrizations)"
+            )
+
+
 def unless_zero(param: Param | None) -> Param | None:
     """None for a constant of zeros (the exporter's way to say: no bias)."""
     return None if param is None or not (param.learned or param.value.any()) else param

@@ -19,18 +19,34 @@ from ..onnx_builder import Builder
 from ..ops.matrices import apply_matrices
 from ..ops.rule import integer, number
 
+SHARED = 8
+"""ONNX Runtime makes one of equal constants of up to this many elements, also of those that must stay apart."""
+
 
 def group_norm(builder: Builder, op: Op) -> None:
-    """Reshape, LayerNormalization over each group, Reshape, Mul, Add."""
+    """Reshape, LayerNormalization over each group (a small group's own parts), Reshape, Mul, Add."""
     x, scale, bias = op.inputs
     shape, groups = builder.shape(x), integer(op, "groups")
     grouped = builder.reshape(x, (0, groups, -1))
-    size = prod(shape) // groups
-    ones, zeros = _own(builder, np.ones(size, np.float32)), _own(builder, np.zeros(size, np.float32))
-    normal = _layer_normal(builder, (grouped, ones, zeros), builder.fresh("normal"), 1, number(op, "eps"))
+    size, eps = prod(shape) // groups, number(op, "eps")
+    small = size <= SHARED
+    normal = (
+        _normal_by_parts(builder, grouped, eps) if small else _normal_by_layer(builder, grouped, size, eps)
+    )
     restored = builder.reshape(normal, (0, *shape))
     scaled = builder.add("Mul", restored, builder.over_space(scale, len(shape) + 1))
     builder.add("Add", scaled, builder.over_space(bias, len(shape) + 1), out=op.outputs[0])
+
+
+def _normal_by_layer(builder: Builder, x: str, size: int, eps: float) -> str:
+    ones, zeros = _own(builder, np.ones(size, np.float32)), _own(builder, np.zeros(size, np.float32))
+    return _layer_normal(builder, (x, ones, zeros), builder.fresh("normal"), 1, eps)
+
+
+def _normal_by_parts(builder: Builder, x: str, eps: float) -> str:
+    centred = builder.add("Sub", x, builder.mean(x, [2]))
+    variance = builder.mean(builder.add("Mul", centred, centred), [2])
+    return builder.add("Div", centred, builder.add("Sqrt", builder.add("Add", variance, builder.floats(eps))))
 
 
 def _own(builder: Builder, value: NDArray[np.float32]) -> str:

@@ -61,7 +61,7 @@ def test_too_small_images_unknown_backbones_and_options_are_refused():
         build_backbone("conv4", (1, 15, 15), 5, 0)
     with pytest.raises(ValueError, match=f"one of {', '.join(BACKBONES)}, got 'conv5'"):
         build_backbone("conv5", (1, 28, 28), 5, 0)
-    with pytest.raises(ValueError, match="^conv4 has no option 'nrom'; it has norm, pool"):
+    with pytest.raises(ValueError, match=r"^conv4 has no option 'nrom'; it has norm, pool"):
         build_backbone("conv4", (1, 28, 28), 5, 0, {"nrom": "batch"})
     with pytest.raises(ValueError, match="norm must be one of group, batch, got 'layer'"):
         build_backbone("conv4", (1, 28, 28), 5, 0, {"norm": "layer"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,18 @@ def test_a_file_cut_after_opening_is_noticed_when_copied(tmp_path: Path) -> None
     path.write_bytes(GOLDEN[:-4])
     with pytest.raises(BundleError, match="tensor 'w' could not be read whole"):
         file.copy("w")
+
+
+def test_writing_needs_no_second_copy_of_the_tensors(tmp_path: Path) -> None:
+    tensors = {name: np.ones((512, 1024), np.float32) for name in "abcd"}
+    tracemalloc.start()
+    write_tensors(tmp_path / "many.safetensors", tensors, {"key": "value"})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < tensors["a"].nbytes // 8
+    assert (tmp_path / "many.safetensors").stat().st_size > 4 * tensors["a"].nbytes
+
+
+def test_golden_bytes_are_written(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "golden.safetensors", {"w": np.array([1, 2], np.float32)})
+    assert (tmp_path / "golden.safetensors").read_bytes() == GOLDEN

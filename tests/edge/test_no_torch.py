@@ -49,7 +49,7 @@ for words in (
 assert main(["plan", bundle, "--plot", home + "/x.png"]) == 2
 new = set(sys.modules) - at_start
 loaded = {name.split(".")[0] for name in new if getattr(sys.modules[name], "__file__", None)}
-known = set(sys.stdlib_module_names) | {"numpy", "click", "safetensors", "PIL", "tqdm", "edge_adapt"}
+known = set(sys.stdlib_module_names) | {"numpy", "click", "PIL", "tqdm", "edge_adapt"}
 print(sorted(loaded - known))
 """
 
@@ -83,7 +83,7 @@ def test_everything_but_pictures_works_without_torch_onnx_and_matplotlib(tmp_pat
     done = python(BLOCK + USE, bundle, support, tmp_path)
     assert "matplotlib, which is not installed: pip install matplotlib" in done.stderr
     unknown = done.stdout.splitlines()[-1]
-    assert unknown == "[]", f"imported beyond the five packages: {unknown}"
+    assert unknown == "[]", f"imported beyond the four packages: {unknown}"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")

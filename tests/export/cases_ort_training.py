@@ -45,7 +45,7 @@ def convolutions() -> nn.Module:
 
 
 def norms() -> nn.Module:
-    """Of maps and of vectors."""
+    """Of maps and, twice the same, of vectors."""
     return stack(
         a=nn.Conv2d(2, 6, 3, padding=1),
         norm=nn.GroupNorm(3, 6),
@@ -54,6 +54,8 @@ def norms() -> nn.Module:
         flat=nn.Flatten(),
         fc=nn.Linear(120, 8),
         vectors=nn.GroupNorm(2, 8),
+        hidden=nn.Linear(8, 8),
+        alike=nn.GroupNorm(2, 8),
         head=nn.Linear(8, 3),
     )
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from edge_adapt.export.autodiff import differentiate
+from edge_adapt.export.capture import to_onnx
+from edge_adapt.export.onnx_import import import_forward
+from edge_adapt.export.onnx_shapes import with_shapes
+from edge_adapt.export.source import AttentionSettings
+from onnx import ModelProto
 from torch import nn
 from torch.nn import functional as F
 
-from .cases import Example, example
+from .cases import Example
 
 SHAPE = (2, 6, 4)  # of a sample; the function sees (N, 4, 6, 4)
 
@@ -153,5 +161,19 @@ def built(name: str) -> nn.Module:
 
 
 @cache
+def exported(name: str) -> ModelProto:
+    """What torch's exporter writes."""
+    return to_onnx(built(name), SHAPE)
+
+
+@cache
 def case(name: str) -> Example:
-    return example(built(name), SHAPE, attended=False)
+    """As `capture` does it, from the graph exported once."""
+    module = built(name).double()
+    params = frozenset(part for part, _ in module.named_parameters())
+    model = with_shapes(Path(name), exported(name), params, SHAPE)
+    program = differentiate(import_forward(model, params).program, {}, steps=1)
+    rng = np.random.default_rng(0)
+    return Example(
+        module, program, {}, rng.normal(size=(4, *SHAPE)), rng.integers(0, 3, 4), {}, AttentionSettings()
+    )

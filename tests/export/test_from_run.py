@@ -109,9 +109,10 @@ def test_a_missing_option_is_a_usage_error(capsys):
     assert "--out" in capsys.readouterr().err
 
 
-def test_help_ends_with_an_example(capsys):
+def test_help_ends_with_examples(capsys):
     assert main(["--help"]) == 0
-    assert (
-        capsys.readouterr().out.strip().splitlines()[-1].strip()
-        == "Example: export-bundle runs/glyphs -o bundle/"
-    )
+    assert [line.strip() for line in capsys.readouterr().out.strip().splitlines()[-3:]] == [
+        "Examples:",
+        "export-bundle runs/glyphs -o bundle/",
+        "export-bundle --from-onnx model.onnx -o bundle/ --layers 'classifier*'",
+    ]

@@ -69,6 +69,12 @@ def test_signals_and_tokens_adapt_as_in_torch(layers, tmp_path):
     bundle = Bundle.open(tmp_path / "b")
     report = verify(bundle.files, ReferenceEngine())
     assert report["passed"], [check for check in report["checks"] if not check["passed"]]
+    macs = {layer.name: layer.macs for layer in bundle.files.manifest.layers}
+    assert macs["conv"] == 8 * 8 * 3 * 3  # outputs, places, inputs, taps
+    assert macs["depthwise"] == 8 * 8 * 3
+    assert macs["up"] == macs["down"] == 9 * 8 * 16
+    assert macs["token"] == macs["position"] == 0
+    assert macs["layer"] == macs["scale"] == 9 * 8
     expected, (x, y) = adapted_by_torch(module, layers), support()
     smallest = bundle.plan(samples=6).dynamic_bytes // 2
     for budget in (None, smallest):

@@ -128,6 +128,8 @@ REFUSED = {
     "computed-weight": (
         lambda: Own(lambda x, w: torch.nn.functional.conv2d(x, w * w.mean()), w=(2, 3, 1, 1)), IMAGE,
         "compute no weight"),
+    "computed-scale": (
+        lambda: Own(lambda x, p: x * p.exp(), p=(4,)), TOKENS, "'exp' is computed from parameters"),
     "live-statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False), IMAGE, "give a BatchNorm running"),
 }  # fmt: skip
 

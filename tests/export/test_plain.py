@@ -91,7 +91,11 @@ def test_benefits_are_the_first_order_decrease_on_the_calibration_set(tmp_path):
         network(), tmp_path / "b", example_input=np.zeros((2, 3, 8, 8), np.float32), step_size=rate, steps=1,
         input=SPEC, calibration=(x, y),
     )  # fmt: skip
-    module, inputs, labels = network().double(), torch.from_numpy(SPEC.preprocess(x)).double(), torch.from_numpy(y)
+    module, inputs, labels = (
+        network().double(),
+        torch.from_numpy(SPEC.preprocess(x)).double(),
+        torch.from_numpy(y),
+    )
     for layer in Bundle.open(tmp_path / "b").files.manifest.layers:
         part = module.get_submodule(layer.name)
         before = F.cross_entropy(module(inputs), labels)

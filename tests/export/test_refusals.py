@@ -158,6 +158,15 @@ class TwoOutputs(Net):
         return self.head(y), y
 
 
+class Packed(Net):
+    def __init__(self, pack) -> None:
+        super().__init__()
+        self.pack = pack
+
+    def forward(self, x):
+        return self.pack(super().forward(x))
+
+
 class TwoInputs(Net):
     def forward(self, x, y):
         return super().forward(x) + y
@@ -236,10 +245,14 @@ MODULES = {
         Net(Failing()), rf"{MIDDLE}\(`raise .*`\): torch cannot export .* \(RuntimeError: my own check failed\)"),
     "embedding": (Net(Embedded()), rf"^Net, module 'middle.table'{LINE}.*: it looks up integers"),
     "two-outputs": (TwoOutputs(), r"^TwoOutputs: it returns 2 values; wrap it in a module that returns one tensor"),
+    "dict-output": (Packed(lambda y: {"logits": y}), r"^Packed: it returns a dict; wrap it in a module that returns"),
+    "tuple-output": (Packed(lambda y: (y,)), r"^Packed: it returns a tuple; wrap it in a module that returns"),
     "two-inputs": (TwoInputs(), r"^TwoInputs: it takes more than one input; wrap it"),
     "no-output": (NoOutput(), r"^NoOutput: it returns nothing; wrap it"),
     "layer-used-twice": (Twice(), r"parameter 'stem.weight' is used more than once \(by 'stem' and 'stem'\)"),
     "tied-parameters": (tied(), r"^Net: parameters 'stem.weight' and 'middle.weight' are one tensor"),
+    "complex-parameters": (Net(nn.Linear(12, 12, dtype=torch.complex64)), r"'middle.weight' is torch.complex64"),
+    "lazy-parameters": (Net(nn.LazyLinear(12)), r"^Net: parameter 'middle.weight' is not initialised; run"),
     "input-not-used": (Constant(), r"^Constant: its output does not depend on its input"),
     "no-parameters": (Parameterless(), r"^Parameterless: the module has no parameters; there is nothing to adapt"),
     "not-to-be-copied": (Holding(), r"^Holding: the module cannot be copied"),

@@ -7,13 +7,12 @@ import onnxruntime
 import pytest
 import torch
 from edge_adapt.edge.reference.interpret import interpret
-from edge_adapt.export.capture import to_onnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from .cases import example
-from .cases_shapes import SHAPE, Around, case, names
+from .cases_shapes import SHAPE, Around, case, exported, names
 from .ort import run_program
 from .test_gradient_rules import check
 from .test_onnx_expansions import assert_close
@@ -83,8 +82,9 @@ def test_gradients_are_slopes_of_the_loss(name):
 def test_the_exporters_own_graph_gives_the_same_logits(name):
     """The operators as torch wrote them (Resize, Split, ...), in stock onnxruntime."""
     one = case(name)
-    model = to_onnx(one.module, SHAPE)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        exported(name).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     (expected,) = session.run(None, {session.get_inputs()[0].name: one.images.astype(np.float32)})
     logits = one.program.outputs["logits"]
     found = interpret(one.program, one.values(), [logits], np.float32)[logits]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edge_adapt.cloud.tasks import load_dataset
+from edge_adapt.edge import Bundle
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -60,10 +66,29 @@ def run(script: str, home: Path) -> str:
     return done.stdout
 
 
+def own_module() -> nn.Module:
+    """A network with everything that used to be in the way: batch norm, a squeeze, another activation."""
+    parts: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(3, 16, 3, 2, 1), "norm": nn.BatchNorm2d(16), "act": nn.SiLU(),
+        "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": nn.Linear(16, 5),
+    }  # fmt: skip
+    return nn.Sequential(OrderedDict(parts))
+
+
+@contextmanager
+def chdir(path: Path) -> Iterator[None]:
+    here = Path.cwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
 @pytest.mark.slow
 def test_the_walk_runs_as_written(home: Path) -> None:
-    assert len(SHELL) == 2
-    for block in SHELL:
+    assert len(SHELL) == 3
+    for block in SHELL[:2]:
         run(block, home)
     assert (home / "arena.png").stat().st_size > 10_000
     assert (home / "merged" / "model.onnx").is_file()
@@ -74,13 +99,14 @@ def test_the_walk_runs_as_written(home: Path) -> None:
     assert told["accuracy"] > 0.5  # chance is 0.2
     images = np.stack([np.asarray(Image.open(f).resize((32, 32))) for f in sorted(home.glob("new/*/*.png"))])
     labels = np.repeat(np.arange(5), SUPPORT)
-    assert len(PYTHON) == 1
-    here = Path.cwd()
-    try:
-        os.chdir(home)
+    assert len(PYTHON) == 2
+    with chdir(home):
         exec(compile(PYTHON[0], "README.md", "exec"), {"images": images, "labels": labels})
-    finally:
-        os.chdir(here)
+        exec(compile(PYTHON[1], "README.md", "exec"), {"module": own_module()})
+    assert Bundle.open(home / "own").adapt(images, labels).report["steps"] == 5
+    shutil.copytree(home / "merged", home, dirs_exist_ok=True)  # model.onnx and its weights
+    assert "operations" in run(SHELL[2], home)
+    assert (home / "own-adapted" / "delta.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
     python zoo_ort_training.py generate.py HOME
 
 HOME holds one folder per model: a request as export/ort_training/generate.py reads it, `bundle`, and `task.npz`
-(images, labels, query). Each receives `logits.npy`, the adapted model's query logits, or `error.txt`.
+(x, y, query). Each receives `logits.npy`, the adapted model's query logits, or `error.txt`.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ def main(generator, home):
         try:
             module.generate(folder, artifacts)
             bundle = Bundle.open(folder / "bundle")
-            model = bundle.adapt(task["images"], task["labels"], engine="ort-training")
+            model = bundle.adapt(task["x"], task["y"], engine="ort-training")
             np.save(folder / "logits.npy", model.logits(task["query"]))
         except Exception as error:  # reported by the test of this model
             (folder / "error.txt").write_text(f"{type(error).__name__}: {error}")
