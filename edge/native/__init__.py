@@ -1,0 +1,9 @@
+"""Kernels in C: the same operations as `edge/reference`, compiled per instruction set, called through ctypes.
+
+`src/` is the source (`src/abi.h` is the interface), `library` finds and loads what was compiled, `attributes`
+writes an operation's attributes as the kernels read them.
+"""
+
+from .library import InstructionSet, Library, NotBuiltError, best, built, load, supported
+
+__all__ = ["InstructionSet", "Library", "NotBuiltError", "best", "built", "load", "supported"]

@@ -1,0 +1,88 @@
+/* Runs native kernels described on standard input, outputs to standard output: for processors that Python does not run
+   on here. Integers are 32 bits; see native_driver.py for the order. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "abi.h"
+
+enum { GUARD = 64, BYTE = 0xA5 };
+
+static void need(int good, const char *what) {
+    if (good) return;
+    fprintf(stderr, "%s\n", what);
+    exit(1);
+}
+
+static int32_t read_integer(void) {
+    int32_t value;
+    need(fread(&value, 4, 1, stdin) == 1, "input ends early");
+    return value;
+}
+
+static unsigned char *guarded(size_t bytes) {
+    unsigned char *memory = aligned_alloc(64, (bytes + 2 * GUARD + 63) / 64 * 64);
+    need(memory != NULL, "no memory");
+    memset(memory, BYTE, bytes + 2 * GUARD);
+    return memory + GUARD;
+}
+
+static void check_guards(const unsigned char *memory, size_t bytes) {
+    for (int i = 0; i < GUARD; i++)
+        need(memory[-1 - i] == BYTE && memory[bytes + i] == BYTE, "a byte outside a buffer was written");
+}
+
+/* A tensor and its bytes; absent: no bytes and rank -1. */
+static size_t read_tensor(ea_tensor *t) {
+    t->rank = read_integer();
+    if (t->rank < 0) return 0;
+    for (int i = 0; i < t->rank; i++) t->shape[i] = read_integer();
+    size_t bytes = (size_t)read_integer();
+    t->data = guarded(bytes);
+    need(fread(t->data, 1, bytes, stdin) == bytes, "input ends early");
+    return bytes;
+}
+
+static int32_t code_of(const char *name) {
+    for (int32_t code = 0; code < ea_operation_count(); code++)
+        if (!strcmp(ea_operation_name(code), name)) return code;
+    need(0, "unknown operation");
+    return -1;
+}
+
+static void run_call(int32_t name_bytes) {
+    enum { COUNT = 16 };
+    char name[64] = {0};
+    ea_tensor tensors[COUNT + EA_OUTPUTS];
+    const ea_tensor *pointers[COUNT + EA_OUTPUTS] = {NULL};
+    size_t bytes[COUNT + EA_OUTPUTS];
+    ea_attr attrs[16];
+    need(name_bytes < 64 && fread(name, 1, (size_t)name_bytes, stdin) == (size_t)name_bytes, "bad name");
+    need(fread(attrs, 4, 16, stdin) == 16, "input ends early");
+    ea_call call = {.inputs = pointers, .outputs = pointers + COUNT, .attrs = attrs, .threads = read_integer()};
+    call.input_count = read_integer();
+    for (int i = 0; i < COUNT + EA_OUTPUTS; i++) {
+        bytes[i] = read_tensor(&tensors[i]);
+        if (tensors[i].rank >= 0) pointers[i] = &tensors[i];
+    }
+    int32_t code = code_of(name);
+    size_t size = (size_t)ea_workspace_bytes(code, &call);
+    unsigned char *workspace = guarded(size);
+    call.workspace = workspace;
+    need(ea_run_operation(code, &call) == EA_OK, "the operation failed");
+    check_guards(workspace, size);
+    free(workspace - GUARD);
+    for (int i = 0; i < COUNT + EA_OUTPUTS; i++) {
+        if (!pointers[i]) continue;
+        check_guards(tensors[i].data, bytes[i]);
+        if (i >= COUNT) fwrite(tensors[i].data, 1, bytes[i], stdout);
+        free((unsigned char *)tensors[i].data - GUARD);
+    }
+}
+
+int main(void) {
+    int32_t name_bytes;
+    fprintf(stderr, "%s\n", ea_instruction_set());
+    while (fread(&name_bytes, 4, 1, stdin) == 1) run_call(name_bytes);
+    return 0;
+}
