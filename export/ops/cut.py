@@ -25,7 +25,12 @@ def _match_slice(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if ranges is None:
         return None
     shape = graph.shape(node.input[0])
-    if 0 in ranges or any(step != 1 for _, _, step in ranges.values()):
+    if 0 in ranges:
+        raise ExportError(
+            f"{graph.described(node)}: it takes {_described(ranges)}, which is not an axis of one sample; keep the "
+            "batch first (a file with torch.nn.MultiheadAttention: call export_bundle on the torch module instead)"
+        )
+    if any(step != 1 for _, _, step in ranges.values()):
         raise ExportError(
             f"{graph.described(node)}: it takes {_described(ranges)}; expected one run of neighbours (step 1) along "
             "axes after the batch; join several runs with torch.cat"
