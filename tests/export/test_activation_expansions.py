@@ -115,5 +115,7 @@ def test_prelu(shared, shape, seed):
         "sample_weight": rng.uniform(size=3).astype(np.float32),
     }
     for got, expected in both(program, feeds, ["y", "gx", "gs"]):
-        largest = max(1.0, float(np.abs(expected).max(initial=0)))  # a slope's gradient sums with cancellation
+        largest = max(
+            1.0, float(np.abs(expected).max(initial=0))
+        )  # a slope's gradient sums with cancellation
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * largest)
