@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from .errors import ExportError
 from .onnx_batch_axis import BatchFirst, batch_first
+from .onnx_batch_second import batch_never_second
 from .onnx_written_out import written_out
 
 _ALL = 2**31 - 1
@@ -78,7 +79,8 @@ def plain_nodes(graph: GraphProto, shapes: Shapes) -> BatchFirst:
     made = batch_first(nodes, known, shapes)
     made.tensors.extend(added)
     made.shapes.update(between)
-    return made
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return batch_never_second(made, known, ranks, shapes)
 
 
 def _constants(graph: GraphProto) -> Constants:

@@ -28,7 +28,7 @@ def _match_slice(graph: ForwardGraph, node: NodeProto) -> Match | None:
     if 0 in ranges:
         raise ExportError(
             f"{graph.described(node)}: it takes {_described(ranges)}, which is not an axis of one sample; keep the "
-            "batch first (a file with torch.nn.MultiheadAttention: call export_bundle on the torch module instead)"
+            "batch first, and take parts along the axes after it"
         )
     if any(step != 1 for _, _, step in ranges.values()):
         raise ExportError(

@@ -155,7 +155,8 @@ REFUSED: dict[str, tuple[list[Node], dict[str, Any], int, str]] = {
         [("Gather", ["x", "i"], {"axis": 1})], {"i": np.array([2, 0, 1], INT)}, 144,
         r"node 'Gather_0' \(Gather\): it takes elements \[2, 0, 1\] of axis 1; .* join them with torch.cat"),
     "batch-moved": (
-        [("Transpose", ["x"], {"perm": [1, 0, 2, 3]}), ("Transpose", ["y0"], {"perm": [1, 0, 2, 3]})], {}, 192,
+        [("Transpose", ["x"], {"perm": [1, 0, 2, 3]}), ("Relu", ["y0"], {}),
+         ("Transpose", ["y1"], {"perm": [1, 0, 2, 3]})], {}, 192,
         r"\(Transpose\): it moves the batch axis \(perm \[1, 0, 2, 3\]\); .*batch_first=True"),
     "batch-merged": (
         [("Reshape", ["x", "shape"], {}), ("Relu", ["y0"], {}), ("Reshape", ["y1", "back"], {})],
