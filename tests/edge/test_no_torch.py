@@ -32,7 +32,8 @@ from edge_adapt.edge.cli import main
 
 bundle, support, home = sys.argv[1:]
 for module in pkgutil.walk_packages(edge_adapt.edge.__path__, "edge_adapt.edge."):
-    if not module.name.endswith("__main__"):
+    native_library = ".native._" in module.name  # a plain shared library, loaded with ctypes
+    if not (module.name.endswith("__main__") or native_library):
         importlib.import_module(module.name)
 data = np.load(support)
 model = Bundle.open(bundle).adapt(data["images"], data["labels"])
