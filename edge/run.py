@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +209,7 @@ def _key(files: BundleFiles, plan: Plan, support: SupportSet, engine: Engine) ->
         digest.update(json.dumps([part, values.dtype.str, values.shape]).encode())
         digest.update(np.ascontiguousarray(values).data)
     digest.update(json.dumps(support.class_names).encode())
-    chosen = (plan.schedule, plan.storage, plan.samples, plan.micro_batch, plan.layers, plan.cap_cut)
+    chosen = (asdict(plan.choice), plan.samples, plan.layers, plan.cap_cut)
     planned = hashlib.sha256(json.dumps(chosen).encode())
     return {
         "bundle": files.identity,

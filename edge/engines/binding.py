@@ -1,10 +1,14 @@
-"""Binding: names of a step program to arrays, in the arena or outside it."""
+"""Binding: names of a step program to memory, in the arena or outside it, for the samples at hand.
+
+An engine that keeps a plan is a `Backend`: it binds step programs, and what it binds can be run. `engines/running.py`
+drives it through the gradient steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -16,11 +20,91 @@ from .arena import Arena
 from .base import Array
 
 Resolve = Callable[[str], Array]
+Phase = Literal["prologue", "body", "epilogue"]
+
+
+class NotFinite(Exception):
+    """An update met a gradient that is not finite; parameters updated before it have changed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and for which samples a step program is bound.
+
+    Attributes:
+        offsets: buffer and cache names to arena offsets.
+        arena: at least as large as the plan says.
+        first: the first sample, counted in the support set.
+        count: samples, at most `program.batch`.
+        outside: returns the array of a value that is not in the arena, cut to `count` samples where it is batched.
+    """
+
+    offsets: Mapping[str, int]
+    arena: Arena
+    first: int
+    count: int
+    outside: Resolve
+
+
+class Bound(Protocol):
+    """A step program over memory."""
+
+    @property
+    def images(self) -> Array | None:
+        """Where the samples go before the body runs; None where nothing reads them."""
+
+    @property
+    def accumulators(self) -> Mapping[str, Array]:
+        """The parameter gradients that are checked before the epilogue."""
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """`loss` or `logits`."""
+
+    def run(
+        self, phase: Phase, row: int, after: Callable[[Step, tuple[Array | None, ...]], None] | None
+    ) -> None:
+        """Run one phase.
+
+        Args:
+            phase: which steps.
+            row: row of the step-size table for updates.
+            after: called after every step with its output arrays.
+
+        Raises:
+            NotFinite: an update inside the body met a gradient that is not finite.
+        """
+
+
+class Backend(Protocol):
+    """Binds step programs."""
+
+    def bind(self, program: StepProgram, place: Place) -> Bound:
+        """Bind a step program."""
+
+
+def arrays_of(program: StepProgram, place: Place) -> dict[str, Array]:
+    """Return the arrays of every value of a step program."""
+    return {value.name: _array(value, place) for value in program.values.values()}
+
+
+def _array(value: Value, place: Place) -> Array:
+    if not value.buffer and not value.cached:
+        return place.outside(value.name)
+    tensor = Tensor(value.name, value.shape, value.dtype)
+    shape = stored_shape(tensor, place.count)
+    start = place.first * tensor.size_bytes(1) if value.cached else 0
+    offset = place.offsets[value.name if value.cached else value.buffer] + start
+    return place.arena.view(offset, shape, np.uint8 if DTYPE_BITS[value.dtype] < 8 else value.dtype)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One step with its arrays; `Load` steps have no kernel."""
+    """One step with its arrays."""
 
     step: Step
     inputs: tuple[Array | None, ...]
@@ -33,61 +117,52 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """A step program over arrays, for a given number of samples.
+class BoundCalls:
+    """A step program over arrays, run by the kernels of `edge/reference`; see `Bound`."""
 
-    Attributes:
-        images: where `Load` writes, None where nothing reads the images.
-        accumulators: the parameter gradients.
-        outputs: `loss` or `logits`.
-    """
-
-    prologue: tuple[Call, ...]
-    body: tuple[Call, ...]
-    epilogue: tuple[Call, ...]
+    program: StepProgram
+    calls: tuple[Call, ...]
     images: Array | None
     accumulators: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
+    def run(
+        self, phase: Phase, row: int, after: Callable[[Step, tuple[Array | None, ...]], None] | None
+    ) -> None:
+        """See `Bound.run`."""
+        for call in self.calls[phase_steps(self.program, phase)]:
+            if call.step.kind != LOAD:
+                call.run({"step": row})
+            if after:
+                after(call.step, call.outputs)
 
-def bind(
-    program: StepProgram, offsets: Mapping[str, int], arena: Arena, batch: int, outside: Resolve
-) -> Bound:
-    """Make the arrays of a step program for `batch` samples, which may be fewer than planned.
 
-    Args:
-        program: the step program.
-        offsets: buffer name to arena offset.
-        arena: at least as large as the layout of the step program.
-        batch: samples in this micro-batch.
-        outside: returns the array of a value that is not in the arena.
-    """
-    arrays = {
-        value.name: _view(arena, offsets, value, batch) if value.buffer else outside(value.name)
-        for value in program.values.values()
-    }
-    calls = tuple(
-        Call(
-            step,
-            tuple(arrays[name] if name else None for name in step.inputs),
-            tuple(arrays[name] if name else None for name in step.outputs),
-            arena.view(offsets.get(workspace_name(index), 0), (step.workspace_bytes,), np.uint8),
-        )
-        for index, step in enumerate(program.steps)
-    )
+def phase_steps(program: StepProgram, phase: Phase) -> slice:
+    """Return which of the steps belong to a phase."""
     start, stop = program.body
-    loads = [call.outputs[0] for call in calls if call.step.kind == LOAD]
-    return Bound(
-        calls[:start],
-        calls[start:stop],
-        calls[stop:],
-        loads[0] if loads else None,
-        {name: arrays[name] for name in program.accumulators},
-        {part: arrays[name] for part, name in program.outputs.items()},
-    )
+    return {"prologue": slice(0, start), "body": slice(start, stop), "epilogue": slice(stop, None)}[phase]
 
 
-def _view(arena: Arena, offsets: Mapping[str, int], value: Value, batch: int) -> Array:
-    packed = DTYPE_BITS[value.dtype] < 8
-    shape = stored_shape(Tensor(value.name, value.shape, value.dtype), batch)
-    return arena.view(offsets[value.buffer], shape, np.uint8 if packed else value.dtype)
+class ReferenceBackend:
+    """The kernels of `edge/reference`, one call per step."""
+
+    def bind(self, program: StepProgram, place: Place) -> BoundCalls:
+        """See `Backend.bind`."""
+        arrays = arrays_of(program, place)
+        calls = tuple(
+            Call(
+                step,
+                tuple(arrays[name] if name else None for name in step.inputs),
+                tuple(arrays[name] if name else None for name in step.outputs),
+                place.arena.view(place.offsets.get(workspace_name(i), 0), (step.workspace_bytes,), np.uint8),
+            )
+            for i, step in enumerate(program.steps)
+        )
+        loads = [call.outputs[0] for call in calls if call.step.kind == LOAD]
+        return BoundCalls(
+            program,
+            calls,
+            loads[0] if loads else None,
+            {name: arrays[name] for name in program.accumulators},
+            {part: arrays[name] for part, name in program.outputs.items() if name in arrays},
+        )

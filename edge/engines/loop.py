@@ -31,6 +31,9 @@ class Running(Protocol):
     def update(self, step: int) -> None:
         """Apply the updates of a gradient step."""
 
+    def restore(self) -> None:
+        """Undo what an unfinished gradient step has changed already."""
+
     def measured_dynamic_bytes(self) -> int | None:
         """Return the highest byte written in an arena; None where there is none or it was not measured."""
 
@@ -54,6 +57,7 @@ def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Ad
         for step in range(start_step, plan.steps):
             loss = running.gradients(step)
             if trouble := running.not_finite(step, loss):
+                running.restore()
                 raise NonFiniteError(
                     f"step {step + 1} of {plan.steps}: {trouble} is not finite; kept the weights after"
                     f" {done} steps; check the samples, or plan fewer steps",
@@ -66,6 +70,8 @@ def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Ad
             if hooks.finished:
                 hooks.finished(done, running.updated, loss)
     except KeyboardInterrupt:
+        with uninterrupted():
+            running.restore()
         raise AdaptationInterrupted(state()) from None
     return state()
 

@@ -134,6 +134,9 @@ class _Run:
                 if param in self._gradients:
                     self.updated[param] -= np.float32(sizes[layer.name]) * self._gradients[param]
 
+    def restore(self) -> None:
+        """Nothing to do: parameters change when a step is finished."""
+
     def measured_dynamic_bytes(self) -> int | None:
         """There is no arena."""
         return None

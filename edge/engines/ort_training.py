@@ -113,6 +113,9 @@ class _Run:
         for name, value in self.updated.items():
             value[...] = self.model.value(name)
 
+    def restore(self) -> None:
+        """Nothing to do: parameters change when a step is finished."""
+
     def measured_dynamic_bytes(self) -> int | None:
         """There is no arena."""
         return None

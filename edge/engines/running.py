@@ -1,35 +1,43 @@
-"""One adaptation in progress, for engines that run the step list operation by operation."""
+"""One adaptation in progress, for engines that keep a plan: arena, parameters, prefix, gradient steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..losses import answer_tensors
-from ..lower.table import LOAD
+from ..lower.table import Step, StepProgram
 from ..plan.plan import Plan
 from ..program import Program
 from .arena import Arena
-from .base import Array, Hooks, Progress, Samples, Support, Weights
-from .binding import Bound, Call, bind
+from .base import Array, Hooks, Progress, Support, Weights
+from .binding import Backend, Bound, NotFinite, Place
 from .given import class_mask
+from .kept import KeptParameters
+
+After = Callable[[Step, tuple[Array | None, ...]], None]
 
 
 @dataclass
 class Run:
-    """One adaptation in progress: the arena, the tensors outside it, and the arrays bound so far."""
+    """One adaptation in progress: the arena, the tensors outside it, and the step program bound last."""
 
     program: Program
     plan: Plan
     weights: Weights
     support: Support
     hooks: Hooks
+    backend: Backend
     arena: Arena = field(init=False)
     updated: dict[str, Array] = field(init=False)
     _given: dict[str, Array] = field(init=False)
-    _bound: tuple[tuple[int, int], Bound] | None = None
+    _bound: tuple[tuple[int, int, int], Bound] | None = None
+    _prefix_done: bool = False
+    _trouble: str | None = None
+    _kept: KeptParameters | None = None
 
     def __post_init__(self) -> None:
         self.arena = Arena(self.plan.dynamic_bytes, self.hooks.measure)
@@ -37,25 +45,51 @@ class Run:
         params = (name for layer in self.program.layers if layer.name in names for name in layer.params)
         self.updated = {name: self.weights.copy(name) for name in params}
         self._given = _given_inputs(self.program, self.plan, self.support, self.hooks)
+        if any(one.updates_inside for one in self.plan.lowered.programs):
+            self._kept = KeptParameters(self.updated)
 
     def gradients(self, step: int) -> float:
-        """Run all micro-batches of a gradient step, leaving the mean gradient; return the mean loss."""
-        samples, loss = len(self.support), 0.0
-        for start in range(0, samples, self.plan.micro_batch):
-            count = min(self.plan.micro_batch, samples - start)
-            bound = self._bind(step, count)
+        """Run all micro-batches of a gradient step, leaving the mean gradient; return the mean loss.
+
+        Where updates happen inside the step they are done afterwards, `restore` undoes them.
+        """
+        lowered, self._trouble = self.plan.lowered, None
+        if lowered.prefix is not None and not self._prefix_done:
+            self._passes(step, 0, lowered.prefix)
+            self._prefix_done = True
+        number = lowered.order[step] + (lowered.prefix is not None)
+        try:
+            return self._passes(step, number, lowered.all_programs[number])
+        except NotFinite as trouble:
+            self._trouble = trouble.name
+            return math.nan
+
+    def _passes(self, step: int, number: int, program: StepProgram) -> float:
+        samples, loss, row = len(self.support), 0.0, self._row(step)
+        for start in range(0, samples, program.batch):
+            count = min(program.batch, samples - start)
+            bound = self._bind(number, start, count)
             self._fill_inputs(step, start, count)
-            for call in (*bound.prologue, *bound.body) if start == 0 else bound.body:
-                run_call(call, bound, self.support, start)
-                if self.hooks.watch:
-                    self.hooks.watch(step, start, call.step, call.outputs)
-            loss += float(bound.outputs["loss"].reshape(-1)[0])
+            if bound.images is not None:
+                self.support.fill(start, bound.images)
+            after = self._watching(step, start)
+            if start == 0:
+                bound.run("prologue", row, after)
+            bound.run("body", row, after)
+            if "loss" in bound.outputs:
+                loss += float(bound.outputs["loss"].reshape(-1)[0])
             if self.hooks.progress:
                 self.hooks.progress(Progress(step, self.plan.steps, start + count, samples))
         return loss
 
+    def _watching(self, step: int, start: int) -> After | None:
+        watch = self.hooks.watch
+        return None if watch is None else lambda one, outputs: watch(step, start, one, outputs)
+
     def not_finite(self, step: int, loss: float) -> str | None:
         """Return what is NaN or infinite (the loss or an accumulator's name), None if all is well."""
+        if self._trouble:
+            return self._trouble
         if not math.isfinite(loss):
             return "the loss"
         for name, array in self._current().accumulators.items():
@@ -65,24 +99,35 @@ class Run:
 
     def update(self, step: int) -> None:
         """Apply every update of a gradient step, with the last learned row of step sizes beyond K."""
-        row = min(step, self.program.steps - 1)
-        for call in self._current().epilogue:
-            call.run({"step": row})
+        self._current().run("epilogue", self._row(step), None)
+        if self._kept is not None:
+            self._kept.keep(self.updated)
+
+    def restore(self) -> None:
+        """Go back to the parameters after the last finished gradient step."""
+        if self._kept is not None:
+            self._kept.restore(self.updated)
 
     def measured_dynamic_bytes(self) -> int | None:
         """Return one more than the highest arena byte that changed; None if it was not measured."""
         return self.arena.highest_changed()
 
+    def _row(self, step: int) -> int:
+        return min(step, self.program.steps - 1)
+
     def _current(self) -> Bound:
         assert self._bound is not None
         return self._bound[1]
 
-    def _bind(self, step: int, count: int) -> Bound:
-        number = self.plan.lowered.order[step]
-        if self._bound is None or self._bound[0] != (number, count):
-            lowered, offsets = self.plan.lowered.programs[number], self.plan.offsets[number]
-            bound = bind(lowered, offsets, self.arena, count, lambda name: self._outside(name, count))
-            self._bound = ((number, count), bound)
+    def _bind(self, number: int, start: int, count: int) -> Bound:
+        program = self.plan.lowered.all_programs[number]
+        moves = any(value.cached for value in program.values.values())
+        key = (number, count, start if moves else 0)
+        if self._bound is None or self._bound[0] != key:
+            place = Place(
+                self.plan.offsets[number], self.arena, start, count, lambda name: self._outside(name, count)
+            )
+            self._bound = (key, self.backend.bind(program, place))
         return self._current()
 
     def _outside(self, name: str, count: int) -> Array:
@@ -101,22 +146,14 @@ class Run:
             self._given[name][:count] = kept[min(step, len(kept) - 1), start : start + count]
 
 
-def run_call(call: Call, bound: Bound, samples: Samples, start: int) -> None:
-    """Run one step of a body: load the samples from `start` on, or call the kernel."""
-    if call.step.kind == LOAD:
-        assert bound.images is not None
-        samples.fill(start, bound.images)
-    else:
-        call.run({})
-
-
 def _given_inputs(program: Program, plan: Plan, support: Support, hooks: Hooks) -> dict[str, Array]:
     """Return the inputs outside the arena: labels or targets, sample weights, class mask, selections."""
     given = class_mask(program, len(support.class_names))
-    weight = np.full(plan.micro_batch, 1 / len(support), np.float32)
+    batch = max(one.batch for one in plan.lowered.all_programs)
+    weight = np.full(batch, 1 / len(support), np.float32)
     given[program.inputs["sample_weight"]] = weight
     for tensor in answer_tensors(program).values():
-        given[tensor.name] = np.zeros(tensor.concrete(plan.micro_batch), tensor.dtype)
+        given[tensor.name] = np.zeros(tensor.concrete(batch), tensor.dtype)
     for name in hooks.selections:
-        given[name] = np.zeros(program.tensors[name].concrete(plan.micro_batch), np.float32)
+        given[name] = np.zeros(program.tensors[name].concrete(batch), np.float32)
     return given

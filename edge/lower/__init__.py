@@ -1,6 +1,21 @@
 """Lowering: from the program and a choice of layers to flat step programs with buffers and lifetimes."""
 
+from .choice import Choice
 from .lowering import lower, lower_predict
-from .table import Buffer, Lowered, Segment, Step, StepProgram, Value
+from .table import Buffer, Lowered, Segment, Slices, Step, StepProgram, Value
+from .target import REFERENCE, Target
 
-__all__ = ["Buffer", "Lowered", "Segment", "Step", "StepProgram", "Value", "lower", "lower_predict"]
+__all__ = [
+    "REFERENCE",
+    "Buffer",
+    "Choice",
+    "Lowered",
+    "Segment",
+    "Slices",
+    "Step",
+    "StepProgram",
+    "Target",
+    "Value",
+    "lower",
+    "lower_predict",
+]

@@ -48,7 +48,7 @@ def share(steps: Sequence[Step], lives: Mapping[str, Interval]) -> list[list[str
             dead = all(lives[other].last <= index for other in group[source] if other != name)
             if group[name] is group[source] or len(group[name]) > 1 or lives[name].first != index:
                 continue
-            if KERNELS[step.kind].alias or (dead and readers == 1):
+            if _hands_on(step) or (dead and readers == 1):
                 group[source].append(name)
                 group[name] = group[source]
     unique = {id(members): members for members in group.values()}
@@ -57,13 +57,23 @@ def share(steps: Sequence[Step], lives: Mapping[str, Interval]) -> list[list[str
 
 def _candidates(step: Step, lives: Mapping[str, Interval]) -> Iterator[tuple[int, str]]:
     """Yield (output position, input name) pairs that the kernel allows to be the same memory."""
-    if step.kind == LOAD:
-        return
-    kernel = KERNELS[step.kind]
-    pairs = {0: 0} if kernel.alias else kernel.in_place
-    for target, source in pairs.items():
+    for target, source in in_place_pairs(step).items():
         if target < len(step.outputs) and step.outputs[target] in lives and step.inputs[source] in lives:
             yield target, step.inputs[source]
+
+
+def in_place_pairs(step: Step) -> Mapping[int, int]:
+    """Return output position -> input position that may be the same memory."""
+    if step.kind == LOAD:
+        return {}
+    if step.slices is not None:
+        return step.slices.in_place
+    kernel = KERNELS[step.kind]
+    return {0: 0} if kernel.alias else kernel.in_place
+
+
+def _hands_on(step: Step) -> bool:
+    return step.slices is None and KERNELS[step.kind].alias
 
 
 def value_buffers(

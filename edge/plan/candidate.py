@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..lower import Lowered, lower
+from ..lower import Choice, Lowered, Target, lower
 from ..program import Program
 from .offsets import live_bytes
 from .plan import Plan, make_plan
-from .static import static_bytes, table_bytes
+from .static import static_bytes
 from .work import predicted_seconds
 
 Mask = tuple[bool, ...]
@@ -26,6 +26,7 @@ class Request:
     samples: int
     sample_bytes: int | None
     decode_bytes: int
+    target: Target
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,23 @@ class Candidate:
     """
 
     request: Request
-    storage: str
-    micro_batch: int
+    choice: Choice
     cap_cut: float
     caps: tuple[Caps, ...] | None
 
     def lowered(self) -> Lowered:
         """Make the step programs."""
         ask = self.request
-        return lower(ask.program, ask.updated, ask.samples, self.micro_batch, self.storage, self.caps)
+        return lower(ask.program, ask.updated, ask.samples, self.choice, self.caps, ask.target)
 
     @cached_property
     def summary(self) -> Summary:
         """What is known without placing anything."""
         ask, lowered = self.request, self.lowered()
         static = static_bytes(ask.program, lowered, ask.sample_bytes, step_table_bytes=0).total
-        live = max(live_bytes([b.segments for b in one.buffers]) for one in lowered.programs)
-        return Summary(predicted_seconds(lowered), static + max(live, ask.decode_bytes), live)
+        live = max(live_bytes([b.segments for b in one.buffers]) for one in lowered.all_programs)
+        live += sum(cache.bytes for cache in lowered.caches)
+        return Summary(predicted_seconds(lowered, ask.target), static + max(live, ask.decode_bytes), live)
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -88,8 +89,8 @@ class Candidate:
             [layer.name for layer, on in zip(ask.program.layers, mask, strict=True) if on]
             for mask in ask.updated
         ]
-        static = static_bytes(ask.program, lowered, ask.sample_bytes, table_bytes(lowered))
-        return make_plan(lowered, layers, static, ask.decode_bytes, self.cap_cut)
+        static = static_bytes(ask.program, lowered, ask.sample_bytes, ask.target.table_bytes(lowered))
+        return make_plan(lowered, layers, static, ask.target, ask.decode_bytes, self.cap_cut)
 
     def plan_within(self, budgets: Budgets) -> Plan | None:
         """Return the plan if it fits; nothing is placed where the lower bounds tell already."""

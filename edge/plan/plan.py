@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..lower.choice import Choice
 from ..lower.table import TERMS, Lowered, StepProgram
+from ..lower.target import Target
 from .offsets import ALIGNMENT, plan_profiles
 from .static import StaticBytes
 from .work import predicted_seconds, total_macs
-
-SCHEDULE = "accumulate"
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Plan:
         dynamic_bytes: size of the arena.
         terms: bytes at the peak instant by term; they sum to `planned_peak_bytes`.
         samples: support samples planned for.
-        micro_batch: samples per forward and backward run.
         steps: gradient steps.
-        schedule: "accumulate".
-        storage: "dense" or "sparse".
+        choice: how it runs.
+        engine: the engine it is made for.
+        threads: the threads it is made for.
         layers: per gradient step the names of the updated layers.
         macs: multiply-accumulates of the whole adaptation.
         predicted_seconds: a ranking of plans rather than a promise.
         cap_cut: share of the channels kept for weight gradients that was cut to fit the budget.
         lowered: the step programs.
-        offsets: per step program, buffer name to arena offset.
+        offsets: for each of `lowered.all_programs`, buffer and cache names to arena offsets.
     """
 
     planned_peak_bytes: int
@@ -56,16 +56,31 @@ class Plan:
     dynamic_bytes: int
     terms: Mapping[str, int]
     samples: int
-    micro_batch: int
     steps: int
-    schedule: str
-    storage: str
+    choice: Choice
+    engine: str
+    threads: int
     layers: tuple[tuple[str, ...], ...]
     macs: int
     predicted_seconds: float
     cap_cut: float
     lowered: Lowered
     offsets: tuple[Mapping[str, int], ...]
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples per run of a body; see `Choice`."""
+        return self.choice.micro_batch
+
+    @property
+    def schedule(self) -> str:
+        """See `Choice`."""
+        return self.choice.schedule
+
+    @property
+    def storage(self) -> str:
+        """See `Choice`."""
+        return self.choice.storage
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain JSON values, without the step table."""
@@ -75,10 +90,10 @@ class Plan:
             "dynamic_bytes": self.dynamic_bytes,
             "terms": dict(self.terms),
             "samples": self.samples,
-            "micro_batch": self.micro_batch,
             "steps": self.steps,
-            "schedule": self.schedule,
-            "storage": self.storage,
+            **asdict(self.choice),
+            "engine": self.engine,
+            "threads": self.threads,
             "layers": [list(names) for names in self.layers],
             "macs": self.macs,
             "predicted_seconds": self.predicted_seconds,
@@ -89,23 +104,26 @@ class Plan:
         """Return every buffer's spans in the arena, step program by step program."""
         return [
             Placed(number, buffer.name, s.term, offsets[buffer.name], s.bytes, s.first, s.last)
-            for number, (program, offsets) in enumerate(zip(self.lowered.programs, self.offsets, strict=True))
+            for number, (program, offsets) in enumerate(
+                zip(self.lowered.all_programs, self.offsets, strict=True)
+            )
             for buffer in program.buffers
             for s in buffer.segments
         ]
 
 
-def arena_layout(program: StepProgram) -> tuple[dict[str, int], int]:
-    """Return the offset of every buffer of one step program, and the arena it needs."""
+def arena_layout(program: StepProgram, start: int = 0) -> tuple[dict[str, int], int]:
+    """Return the offset of every buffer of one step program, `start` or more, and the arena it needs."""
     layout = plan_profiles([buffer.segments for buffer in program.buffers], ALIGNMENT)
-    names = (buffer.name for buffer in program.buffers)
-    return dict(zip(names, layout.offsets, strict=True)), layout.peak
+    named = zip((buffer.name for buffer in program.buffers), layout.offsets, strict=True)
+    return {name: start + offset for name, offset in named}, start + layout.peak
 
 
 def make_plan(
     lowered: Lowered,
     layers: Sequence[Sequence[str]],
     static: StaticBytes,
+    target: Target,
     decode_bytes: int = 0,
     cap_cut: float = 0.0,
 ) -> Plan:
@@ -115,14 +133,16 @@ def make_plan(
         lowered: the step programs.
         layers: per gradient step the names of the updated layers.
         static: everything outside the arena.
+        target: the engine.
         decode_bytes: what decoding the largest image takes beside the samples kept; it happens before the
             arena is touched, so the peak is the larger of the two.
         cap_cut: recorded in the plan.
     """
-    placed = [arena_layout(program) for program in lowered.programs]
+    cached, start = _cache_offsets(lowered)
+    placed = [arena_layout(program, start) for program in lowered.all_programs]
     dynamic = max(peak for _, peak in placed)
     biggest = max(range(len(placed)), key=lambda i: placed[i][1])
-    terms = {**static.terms(), **_dynamic_terms(lowered.programs[biggest], dynamic)}
+    terms = {**static.terms(), **_dynamic_terms(lowered, lowered.all_programs[biggest], dynamic)}
     if decode_bytes > dynamic:
         terms = {**terms, **dict.fromkeys((*TERMS, "gaps"), 0)}
         terms["input"] += decode_bytes
@@ -132,20 +152,29 @@ def make_plan(
         dynamic_bytes=dynamic,
         terms=terms,
         samples=lowered.samples,
-        micro_batch=lowered.micro_batch,
         steps=len(lowered.order),
-        schedule=SCHEDULE,
-        storage=lowered.storage,
+        choice=lowered.choice,
+        engine=target.name,
+        threads=target.threads,
         layers=tuple(tuple(names) for names in layers),
         macs=total_macs(lowered),
-        predicted_seconds=predicted_seconds(lowered),
+        predicted_seconds=predicted_seconds(lowered, target),
         cap_cut=cap_cut,
         lowered=lowered,
-        offsets=tuple(offsets for offsets, _ in placed),
+        offsets=tuple({**cached, **offsets} for offsets, _ in placed),
     )
 
 
-def _dynamic_terms(program: StepProgram, dynamic: int) -> dict[str, int]:
+def _cache_offsets(lowered: Lowered) -> tuple[dict[str, int], int]:
+    """Return where the caches lie, one behind the other from the arena's first byte on, and where they end."""
+    offsets, end = {}, 0
+    for cache in lowered.caches:
+        offsets[cache.name] = end
+        end += -(-cache.bytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def _dynamic_terms(lowered: Lowered, program: StepProgram, dynamic: int) -> dict[str, int]:
     """Return the live bytes by term at the step where most is live; what is left of the arena is gaps."""
     live: list[dict[str, int]] = [dict.fromkeys(TERMS, 0) for _ in program.steps]
     for buffer in program.buffers:
@@ -153,4 +182,5 @@ def _dynamic_terms(program: StepProgram, dynamic: int) -> dict[str, int]:
             for index in range(segment.first, segment.last + 1):
                 live[index][segment.term] += segment.bytes
     fullest = max(live, key=lambda terms: sum(terms.values()))
+    fullest["saved"] += sum(cache.bytes for cache in lowered.caches)
     return {**fullest, "gaps": dynamic - sum(fullest.values())}

@@ -13,8 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import BudgetError, UsageError
-from ..lower import Lowered
-from ..lower.lowering import STORAGES
+from ..lower import REFERENCE, Choice, Lowered, Target
+from ..lower.choice import STORAGES
 from ..program import Program
 from ..units import format_bytes
 from .candidate import Budgets, Candidate, Mask, Request, Summary
@@ -35,6 +35,7 @@ def search_plan(
     decode_bytes: int = 0,
     micro_batch: int | None = None,
     storage: str | None = None,
+    target: Target = REFERENCE,
 ) -> Plan:
     """Plan `steps` gradient steps on `samples` support samples within both budgets.
 
@@ -50,6 +51,7 @@ def search_plan(
         decode_bytes: what decoding the largest image takes beside the samples kept.
         micro_batch: use this micro-batch only.
         storage: use "dense" or "sparse" only.
+        target: the engine that will run the plan.
 
     Returns:
         The plan with the smallest (cap cut, predicted seconds). A larger budget never gives a slower plan.
@@ -64,7 +66,7 @@ def search_plan(
     if storage not in (None, *STORAGES):
         raise UsageError(f"storage: expected one of {', '.join(STORAGES)}, got {storage!r}")
     updated = updated_layers(program, alpha, steps)
-    request = Request(program, updated, samples, sample_bytes, decode_bytes)
+    request = Request(program, updated, samples, sample_bytes, decode_bytes, target)
     sizes = [min(micro_batch, samples)] if micro_batch else micro_batches(samples)
     budgets = Budgets(memory_budget, dynamic_budget)
     tried: list[Candidate] = []
@@ -95,17 +97,17 @@ def _candidates(request: Request, sizes: Sequence[int], storages: Sequence[str])
     cap_table: list[dict[str, int]] = []
     uncut = []
     for storage in storages:
-        first = Candidate(request, storage, sizes[0], 0.0, None)
+        first = Candidate(request, Choice(sizes[0], storage=storage), 0.0, None)
         if storage == "sparse":
             cap_table = stored_caps(first.lowered())
             if not any(cap_table) and len(storages) > 1:
                 continue
-        uncut += [Candidate(request, storage, size, 0.0, None) for size in sizes]
+        uncut += [Candidate(request, Choice(size, storage=storage), 0.0, None) for size in sizes]
     yield uncut
     for cut in CAP_CUTS[1:]:
         caps = tuple({name: max(1, int(cap * (1 - cut))) for name, cap in row.items()} for row in cap_table)
         if any(caps):
-            yield [Candidate(request, "sparse", size, cut, caps) for size in sizes]
+            yield [Candidate(request, Choice(size, storage="sparse"), cut, caps) for size in sizes]
 
 
 def stored_caps(lowered: Lowered) -> list[dict[str, int]]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from types import NoneType
+from dataclasses import dataclass, fields
 
 from ..losses import answer_tensors
 from ..lower.table import Lowered
@@ -22,7 +19,7 @@ class StaticBytes:
     Attributes:
         weights: every parameter once (frozen ones are mapped from the file, updated ones are read into
             private copies) and the step sizes.
-        program: the lowered step table, as `table_bytes` measures it.
+        program: the lowered step table, as the target measures it.
         attention: attention parameters that some step reads.
         input: the support set as it is kept (uint8 pixels, float32 arrays) with its labels or targets, one
             micro-batch of these and of sample weights, and the class mask. The papers count the samples as
@@ -51,39 +48,16 @@ def static_bytes(
     if sample_bytes is None:
         images = program.tensors[program.inputs["images"]]
         sample_bytes = math.prod(int(axis) for axis in images.shape[1:])
-    used = {name for one in lowered.programs for name in one.values}
+    used = {name for one in lowered.all_programs for name in one.values}
     attention = (t for t in program.with_role("attention-param") if t.name in used)
     weights = (*program.with_role("param"), *program.with_role("step-size"))
     answers = sum(tensor.size_bytes(1) for tensor in answer_tensors(program).values())
     inputs = (program.tensors[program.inputs[part]] for part in PER_BATCH if part in program.inputs)
-    per_batch = sum(tensor.size_bytes(lowered.micro_batch) for tensor in inputs)
+    batch = max(one.batch for one in lowered.all_programs)
+    per_batch = sum(tensor.size_bytes(batch) for tensor in inputs)
     return StaticBytes(
         weights=sum(tensor.size_bytes(1) for tensor in weights),
         program=step_table_bytes,
         attention=sum(tensor.size_bytes(1) for tensor in attention),
-        input=lowered.samples * (sample_bytes + answers) + lowered.micro_batch * answers + per_batch,
+        input=lowered.samples * (sample_bytes + answers) + batch * answers + per_batch,
     )
-
-
-def table_bytes(lowered: Lowered) -> int:
-    """Return the bytes of all Python objects of the step table, each counted once (`sys.getsizeof`).
-
-    Equal numbers and texts count as one object each, whether Python made one or two: equal tables have equal sizes.
-    """
-    seen: set[object] = set()
-    pending: list[object] = [lowered]
-    total = 0
-    while pending:
-        item = pending.pop()
-        key = (type(item), item) if isinstance(item, (int, float, str, NoneType)) else id(item)
-        if key in seen:
-            continue
-        seen.add(key)
-        total += sys.getsizeof(item)
-        if isinstance(item, Mapping):
-            pending.extend((*item.keys(), *item.values()))
-        elif isinstance(item, (tuple, list)):
-            pending.extend(item)
-        elif is_dataclass(item):
-            pending.extend(getattr(item, field.name) for field in fields(item))
-    return total

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from edge_adapt.edge.cost import kept_bound
 from edge_adapt.edge.errors import BundleError
-from edge_adapt.edge.lower import StepProgram, lower, lower_predict
+from edge_adapt.edge.lower import Choice, StepProgram, lower, lower_predict
 from edge_adapt.edge.reference import KERNELS
 from edge_adapt.edge.reference.attention import clipped
 from hypothesis import given
@@ -27,7 +27,7 @@ def one(
     layers: tuple[str, ...], micro_batch: int = 1, storage: str = "dense", rho: bool = True
 ) -> StepProgram:
     program = ATTENTION if rho else PLAIN
-    return lower(program, masks(program, *layers), 10, micro_batch, storage).programs[0]
+    return lower(program, masks(program, *layers), 10, Choice(micro_batch, storage=storage)).programs[0]
 
 
 def kinds(program: StepProgram) -> list[str]:
@@ -92,7 +92,7 @@ def test_below_the_lowest_updated_layer_nothing_runs_backward_and_nothing_is_sav
 
 
 def test_nothing_updated_is_forward_and_loss() -> None:
-    program = lower(PLAIN, (tuple(False for _ in PLAIN.layers),), 10, 1).programs[0]
+    program = lower(PLAIN, (tuple(False for _ in PLAIN.layers),), 10, Choice()).programs[0]
     assert program.steps[-1].kind == "SoftmaxCrossEntropy"
     assert program.steps[-1].outputs == ("loss", "")
     assert {s.kind for s in program.steps} == {
@@ -157,7 +157,7 @@ def test_updates_come_last_and_read_the_step_sizes() -> None:
 
 def test_equal_steps_share_one_step_program() -> None:
     first, second = masks(PLAIN, "fc")[0], masks(PLAIN, "conv2", "fc")[0]
-    lowered = lower(PLAIN, (first, second, first, first), 10, 1)
+    lowered = lower(PLAIN, (first, second, first, first), 10, Choice())
     assert lowered.order == (0, 1, 0, 0)
     assert [program.mask for program in lowered.programs] == [first, second]
 
@@ -191,7 +191,7 @@ def test_sparse_storage_of_one_channel_would_not_be_smaller() -> None:
 
 def test_a_lower_cap_reaches_attention_and_storage() -> None:
     caps = [{"fw::conv2": 2}] * ATTENTION.steps
-    lowered = lower(ATTENTION, masks(ATTENTION, "conv2", "fc"), 10, 1, "sparse", caps)
+    lowered = lower(ATTENTION, masks(ATTENTION, "conv2", "fc"), 10, Choice(storage="sparse"), caps)
     program = lowered.programs[0]
     (attention,) = (s for s in program.steps if s.outputs == ("fw::conv2",))
     assert attention.attrs["cap"] == 2
@@ -216,7 +216,7 @@ def test_a_gradient_that_no_gradient_operation_writes_is_refused() -> None:
     backward = tuple(op for op in PLAIN.sections["backward"] if op.outputs != ("grad::fc.bias",))
     broken = replace(PLAIN, sections={**PLAIN.sections, "backward": backward})
     with pytest.raises(BundleError, match=r"'grad::fc\.bias' is not written by a parameter gradient"):
-        lower(broken, masks(broken, "fc"), 10, 1)
+        lower(broken, masks(broken, "fc"), 10, Choice())
 
 
 @pytest.mark.parametrize("layers", UPDATED)

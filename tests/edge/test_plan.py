@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from edge_adapt.edge.errors import BudgetError, UsageError
-from edge_adapt.edge.lower import lower
+from edge_adapt.edge.lower import Choice, lower
 from edge_adapt.edge.lower.table import TERMS
 from edge_adapt.edge.plan import Plan, check_plan, search_plan
 from edge_adapt.edge.plan.offsets import ALIGNMENT
@@ -232,7 +232,7 @@ def test_arguments_without_meaning_are_refused(options: dict[str, object], messa
 
 def test_a_single_micro_batch_keeps_accumulators_only_from_their_first_write_on() -> None:
     def terms(micro_batch: int) -> int:
-        program = lower(PLAIN, masks(PLAIN), 4, micro_batch).programs[0]
+        program = lower(PLAIN, masks(PLAIN), 4, Choice(micro_batch)).programs[0]
         first = min(b.first for b in program.buffers if b.name in program.accumulators)
         return first - program.body[0]
 

@@ -34,6 +34,7 @@ class WrongEngine(ReferenceEngine):
     """The reference engine with one kernel that is off by a half percent."""
 
     def __init__(self, kind: str) -> None:
+        super().__init__()
         self.kind = kind
 
     def adapt(

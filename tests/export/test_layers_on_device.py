@@ -9,7 +9,7 @@ import pytest
 import torch
 from edge_adapt.edge import Bundle
 from edge_adapt.edge.engines import ReferenceEngine
-from edge_adapt.edge.lower import lower
+from edge_adapt.edge.lower import Choice, lower
 from edge_adapt.edge.plan import search_plan
 from edge_adapt.edge.verify import verify
 from edge_adapt.export import ArraySpec, export_bundle
@@ -106,7 +106,7 @@ def test_tokens_stay_dense_where_signals_are_stored_sparsely(tmp_path):
     bundle = attended_bundle(tmp_path / "b")
     program = bundle.files.program
     everything = ((True,) * len(program.layers),) * STEPS
-    lowered = lower(program, everything, 6, 6, "sparse").programs[0]
+    lowered = lower(program, everything, 6, Choice(6, storage="sparse")).programs[0]
     kinds = {step.layer: step.kind for step in lowered.steps if step.kind.startswith(("ConvW", "FcW"))}
     assert kinds["again"] == "ConvWeightGradSparse"
     assert kinds["up"] == kinds["down"] == "FcWeightGrad"

@@ -1,0 +1,65 @@
+"""What the engines that keep a plan have in common: adapt and predict with a backend, every write in one arena."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..lower import Target, lower_predict
+from ..plan.plan import Plan, arena_layout
+from ..program import Program
+from .arena import Arena
+from .base import NO_HOOKS, Adaptation, Hooks, Samples, Support, Weights
+from .binding import Backend, Place
+from .loop import check_support, run_steps
+from .running import Run
+
+
+class PlannedEngine:
+    """Runs a plan's step programs with the operations of a backend.
+
+    Attributes:
+        name: of the engine.
+        plans: true.
+        target: what plans for this engine are made for.
+    """
+
+    plans = True
+
+    def __init__(self, name: str, target: Target, backend: Backend) -> None:
+        self.name = name
+        self.target = target
+        self._backend = backend
+
+    def adapt(
+        self,
+        program: Program,
+        plan: Plan,
+        weights: Weights,
+        support: Support,
+        start_step: int = 0,
+        hooks: Hooks = NO_HOOKS,
+    ) -> Adaptation:
+        """See `Engine.adapt`."""
+        check_support(program, plan, support)
+        return run_steps(Run(program, plan, weights, support, hooks, self._backend), plan, start_step, hooks)
+
+    def predict(
+        self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
+    ) -> NDArray[np.float32]:
+        """See `Engine.predict`."""
+        forward = lower_predict(program, micro_batch, self.target).programs[0]
+        offsets, arena_bytes = arena_layout(forward)
+        arena = Arena(arena_bytes)
+        outputs = program.tensors[program.outputs["logits"]]
+        logits = np.empty(outputs.concrete(len(samples)), np.float32)
+        bound = None
+        for start in range(0, len(samples), micro_batch):
+            count = min(micro_batch, len(samples) - start)
+            if bound is None or count < micro_batch:
+                bound = self._backend.bind(forward, Place(offsets, arena, 0, count, weights.mapped))
+            if bound.images is not None:
+                samples.fill(start, bound.images)
+            bound.run("body", 0, None)
+            logits[start : start + count] = bound.outputs["logits"]
+        return logits
