@@ -83,15 +83,16 @@ class Backend(Protocol):
 
 def arrays_of(program: StepProgram, place: Place) -> dict[str, Array]:
     """Return the arrays of every value of a step program."""
-    return {value.name: _array(value, place) for value in program.values.values()}
+    return {value.name: array_of(value, place) for value in program.values.values()}
 
 
-def _array(value: Value, place: Place) -> Array:
+def array_of(value: Value, place: Place) -> Array:
+    """Return the array of one value."""
     if not value.buffer and not value.cached:
         return place.outside(value.name)
     tensor = Tensor(value.name, value.shape, value.dtype)
     shape = stored_shape(tensor, place.count)
-    start = place.first * tensor.size_bytes(1) if value.cached else 0
+    start = place.first * tensor.size_bytes(1) if value.cached and tensor.batched else 0
     offset = place.offsets[value.name if value.cached else value.buffer] + start
     return place.arena.view(offset, shape, np.uint8 if DTYPE_BITS[value.dtype] < 8 else value.dtype)
 

@@ -4,6 +4,6 @@
 writes an operation's attributes as the kernels read them.
 """
 
-from .library import InstructionSet, Library, NotBuiltError, best, built, load, supported
+from .library import InstructionSet, Library, NotBuiltError, available, best, built, load, supported
 
-__all__ = ["InstructionSet", "Library", "NotBuiltError", "best", "built", "load", "supported"]
+__all__ = ["InstructionSet", "Library", "NotBuiltError", "available", "best", "built", "load", "supported"]

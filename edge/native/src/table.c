@@ -97,6 +97,7 @@ int32_t ea_abi(void) { return EA_ABI; }
 const char *ea_instruction_set(void) { return EA_ISA; }
 int32_t ea_operation_count(void) { return COUNT; }
 const char *ea_operation_name(int32_t code) { return code >= 0 && code < COUNT ? operations[code].name : ""; }
+int32_t ea_has_workspace(int32_t code) { return code >= 0 && code < COUNT && operations[code].need != no_workspace; }
 int64_t ea_workspace_bytes(int32_t code, const ea_call *call) {
     return code >= 0 && code < COUNT ? operations[code].need(call) : -1;
 }
