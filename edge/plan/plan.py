@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..lower.choice import Choice
-from ..lower.table import TERMS, Lowered, StepProgram
+from ..lower.table import TERMS, Cache, Lowered, Segment, StepProgram
 from ..lower.target import Target
 from .offsets import ALIGNMENT, plan_profiles
 from .static import StaticBytes
@@ -101,14 +101,13 @@ class Plan:
         }
 
     def placed(self) -> list[Placed]:
-        """Return every buffer's spans in the arena, step program by step program."""
+        """Return every buffer's spans in the arena and every cache, for each of `lowered.all_programs`."""
+        numbered = enumerate(zip(self.lowered.all_programs, self.offsets, strict=True))
         return [
-            Placed(number, buffer.name, s.term, offsets[buffer.name], s.bytes, s.first, s.last)
-            for number, (program, offsets) in enumerate(
-                zip(self.lowered.all_programs, self.offsets, strict=True)
-            )
-            for buffer in program.buffers
-            for s in buffer.segments
+            Placed(number, name, s.term, offsets[name], s.bytes, s.first, s.last)
+            for number, (program, offsets) in numbered
+            for name, segments in _profiles(program, self.lowered.caches)
+            for s in segments
         ]
 
 
@@ -161,8 +160,19 @@ def make_plan(
         predicted_seconds=predicted_seconds(lowered, target),
         cap_cut=cap_cut,
         lowered=lowered,
-        offsets=tuple({**cached, **offsets} for offsets, _ in placed),
+        offsets=tuple(
+            {**cached, **_view_offsets(program, cached), **offsets}
+            for program, (offsets, _) in zip(lowered.all_programs, placed, strict=True)
+        ),
     )
+
+
+def _profiles(program: StepProgram, caches: Iterable[Cache]) -> Iterator[tuple[str, Sequence[Segment]]]:
+    """Yield name and spans of every buffer, and of every cache, which is there all the time."""
+    for cache in caches:
+        yield cache.name, (Segment(0, len(program.steps) - 1, cache.bytes, "saved"),)
+    for buffer in program.buffers:
+        yield buffer.name, buffer.segments
 
 
 def _cache_offsets(lowered: Lowered) -> tuple[dict[str, int], int]:
@@ -174,13 +184,17 @@ def _cache_offsets(lowered: Lowered) -> tuple[dict[str, int], int]:
     return offsets, end
 
 
+def _view_offsets(program: StepProgram, cached: Mapping[str, int]) -> dict[str, int]:
+    """Return where the values lie that are a cache under another shape."""
+    return {v.name: cached[v.buffer] for v in program.values.values() if v.cached and v.buffer}
+
+
 def _dynamic_terms(lowered: Lowered, program: StepProgram, dynamic: int) -> dict[str, int]:
     """Return the live bytes by term at the step where most is live; what is left of the arena is gaps."""
     live: list[dict[str, int]] = [dict.fromkeys(TERMS, 0) for _ in program.steps]
-    for buffer in program.buffers:
-        for segment in buffer.segments:
+    for _, segments in _profiles(program, lowered.caches):
+        for segment in segments:
             for index in range(segment.first, segment.last + 1):
                 live[index][segment.term] += segment.bytes
     fullest = max(live, key=lambda terms: sum(terms.values()))
-    fullest["saved"] += sum(cache.bytes for cache in lowered.caches)
     return {**fullest, "gaps": dynamic - sum(fullest.values())}
