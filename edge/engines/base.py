@@ -49,7 +49,10 @@ class Support(Samples, Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an adaptation is: gradient step `step` of `steps` (from 0), `samples_done` of `samples`."""
+    """How far an adaptation is: gradient step `step` of `steps` (from 0), `samples_done` of `samples`.
+
+    Computing what no step changes counts as half of the first step that is run.
+    """
 
     step: int
     steps: int
@@ -65,7 +68,7 @@ class Hooks:
         progress: called after every micro-batch.
         finished: called with (steps done, updated tensors, mean support loss before the step) after every
             finished gradient step; the arrays are the engine's own and change afterwards.
-        watch: called after every step but the updates with (gradient step, first sample, step, output
+        watch: called after every step of prologue and body with (gradient step, first sample, step, output
             arrays).
         selections: recorded channel selections, `keep::LAYER::fw|bw` to 0/1 arrays (K, N, C), for programs
             whose attention has a `keep` input.

@@ -61,11 +61,14 @@ class Run:
         try:
             return self._passes(step, number, lowered.all_programs[number])
         except NotFinite as trouble:
-            self._trouble = trouble.name
-            return math.nan
+            loss = self._loss(self._current())
+            self._trouble = trouble.name if math.isfinite(loss) else "the loss"
+            return loss
 
     def _passes(self, step: int, number: int, program: StepProgram) -> float:
+        """Run a step program over all samples and return the mean loss, 0 of a prefix."""
         samples, loss, row = len(self.support), 0.0, self._row(step)
+        prefix = program is self.plan.lowered.prefix
         for start in range(0, samples, program.batch):
             count = min(program.batch, samples - start)
             bound = self._bind(number, start, count)
@@ -76,11 +79,15 @@ class Run:
             if start == 0:
                 bound.run("prologue", row, after)
             bound.run("body", row, after)
-            if "loss" in bound.outputs:
-                loss += float(bound.outputs["loss"].reshape(-1)[0])
+            loss += self._loss(bound)
             if self.hooks.progress:
-                self.hooks.progress(Progress(step, self.plan.steps, start + count, samples))
+                done = (start + count) // (2 if prefix else 1)
+                self.hooks.progress(Progress(step, self.plan.steps, done, samples))
         return loss
+
+    @staticmethod
+    def _loss(bound: Bound) -> float:
+        return float(bound.outputs["loss"].reshape(-1)[0]) if "loss" in bound.outputs else 0.0
 
     def _watching(self, step: int, start: int) -> After | None:
         watch = self.hooks.watch

@@ -21,9 +21,9 @@ from .order import GIVEN_ROLES, Ordered, drop_unread, eager
 from .outline import Outline
 
 NORM_AXES = {"GroupNorm": 1, "LayerNorm": -1}
-CHEAP = frozenset(
-    "Relu Clip LeakyRelu HardSigmoid HardSwish Affine Scale Add Sub Mul Expand Concat Slice Pad Resize Transpose".split()
-)
+POINTWISE = ("Relu", "Clip", "LeakyRelu", "HardSigmoid", "HardSwish", "Affine", "Scale", "Add", "Sub", "Mul")
+RESHAPING = ("Expand", "Concat", "Slice", "Pad", "Resize", "Transpose")
+CHEAP = frozenset((*POINTWISE, *RESHAPING))
 
 
 @dataclass(frozen=True)

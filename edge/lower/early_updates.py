@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ..program import Op
 from ..reference import KERNELS
-from .order import GIVEN_ROLES, PARAMETER_GRADIENTS
+from .order import GIVEN_ROLES, PARAMETER_GRADIENTS, UPDATE
 from .outline import Outline
 
 VECTORS = frozenset(("BiasGrad", "ScaleGrad", "ScaleGradSparse"))
@@ -92,13 +92,22 @@ class _Backward:
         """Return the task of an update, once it and its gradient wait for what they have to."""
         update, gradient = _Task(op), self._writer[op.inputs[1]]
         readers = [task for task in self._readers.get(op.inputs[0], ()) if task is not gradient]
-        chain = [task for task in readers if task in self._place]
-        if chain and self._shall_wait(gradient, max(self._place[task] for task in chain)):
-            gradient.wait_for(chain)
         update.wait_for((gradient, *readers))
+        chain = [self._place[task] for task in readers if task in self._place]
         if gradient.op.kind in VECTORS:
-            update.wait_for(self._next(gradient))
+            place = self._neighbour(gradient)
+            gradient.wait_for(self._main[:place][-1:])
+            update.wait_for(self._main[place:][:1])
+        elif chain and self._shall_wait(gradient, max(chain)):
+            gradient.wait_for([self._main[max(chain)]])
         return update
+
+    def _neighbour(self, gradient: _Task) -> int:
+        """Return the place of the input gradient of the same layer, which reads the same; where there is none, 0."""
+        same = [
+            task for name in gradient.op.inputs for task in self._readers.get(name, ()) if task in self._place
+        ]
+        return min((self._place[task] for task in same if task.op.layer == gradient.op.layer), default=0)
 
     def _shall_wait(self, gradient: _Task, last: int) -> bool:
         """Whether a gradient is larger than what stays alive if it runs only after the main chain's task `last`."""
@@ -128,24 +137,17 @@ class _Backward:
         op = self._main[last].op
         return any(op.inputs[source] == name for source in KERNELS[op.kind].in_place.values())
 
-    def _next(self, gradient: _Task) -> list[_Task]:
-        """Return the main chain's task after those that write what a gradient reads: it reads the same maps."""
-        after = 1 + max(
-            (self._place[task] for task in self._makers(gradient) if task in self._place), default=-1
-        )
-        return self._main[after : after + 1]
-
     def _run(self, task: _Task) -> Iterator[Op]:
         """Yield a task's operation behind the recomputed values that it reads, then what has waited for them."""
         if task.done:
             return
         first = list(self._pulled(task))
         yield from (other.op for other in first)
-        for other in (task, *first[:-1]):
-            for waiting in other.then:
-                waiting.missing -= 1
-                if not waiting.missing:
-                    yield from self._run(waiting)
+        waiting = [one for other in (task, *first[:-1]) for one in other.then]
+        for one in sorted(waiting, key=lambda one: one.op.kind != UPDATE):
+            one.missing -= 1
+            if not one.missing:
+                yield from self._run(one)
 
     def _pulled(self, task: _Task) -> Iterator[_Task]:
         """Yield the recomputed values that a task needs and that have not run, then the task."""
