@@ -22,7 +22,7 @@ OUTSIDE_ROLES = ("param", "step-size", "attention-param", "input")
 def size(one: Outline, samples: int, batch: int, choice: Choice, target: Target) -> StepProgram:
     """Turn an outline into a step program for `batch` of `samples` samples at a time."""
     steps, body = _steps(one, single=batch >= samples)
-    inner = tiled(steps[body[0] : body[1]], one, choice, target)
+    inner = tiled(steps[body[0] : body[1]], one, batch, choice, target)
     steps = [*steps[: body[0]], *inner, *steps[body[1] :]]
     body = (body[0], body[0] + len(inner))
     steps = [_with_workspace(step, one.tensors, batch, target) for step in steps]
