@@ -42,9 +42,21 @@ class StaticBytes:
 
 
 def static_bytes(
-    program: Program, lowered: Lowered, sample_bytes: int | None, step_table_bytes: int
+    program: Program,
+    lowered: Lowered,
+    sample_bytes: int | None,
+    step_table_bytes: int,
+    batch: int | None = None,
 ) -> StaticBytes:
-    """Add up what is outside the arena; `sample_bytes` None is one byte per element of an input."""
+    """Add up what is outside the arena.
+
+    Args:
+        program: the bundle's program.
+        lowered: the adaptation.
+        sample_bytes: what one kept sample takes; None: one byte per element of an input.
+        step_table_bytes: what the step table takes.
+        batch: most samples at a time; None: as lowered.
+    """
     if sample_bytes is None:
         images = program.tensors[program.inputs["images"]]
         sample_bytes = math.prod(int(axis) for axis in images.shape[1:])
@@ -53,7 +65,7 @@ def static_bytes(
     weights = (*program.with_role("param"), *program.with_role("step-size"))
     answers = sum(tensor.size_bytes(1) for tensor in answer_tensors(program).values())
     inputs = (program.tensors[program.inputs[part]] for part in PER_BATCH if part in program.inputs)
-    batch = max(one.batch for one in lowered.all_programs)
+    batch = batch or max(one.batch for one in lowered.all_programs)
     per_batch = sum(tensor.size_bytes(batch) for tensor in inputs)
     return StaticBytes(
         weights=sum(tensor.size_bytes(1) for tensor in weights),
