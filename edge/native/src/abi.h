@@ -4,7 +4,7 @@
    meaning is that of the NumPy kernel of the same name in edge/reference: tensors are row-major, the batch
    first; parameter gradients are added to their output, every other output is overwritten. float is float32,
    labels are int64, channel numbers int32, masks and argmaxes are packed per sample as in docs/program.md and
-   have shape (N, bytes).
+   have shape (N, bytes); maps in 8 bits are uint8 of the map's shape, their ranges (N, C, 2) float32.
 
    Results do not depend on anything but the inputs and `threads`: work is split into fixed ranges. */
 #ifndef EA_ABI_H

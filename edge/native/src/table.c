@@ -9,6 +9,7 @@
 #include "maps.h"
 #include "pointwise.h"
 #include "pool.h"
+#include "quantise.h"
 #include "reduce.h"
 #include "shape.h"
 #include "smooth.h"
@@ -45,6 +46,8 @@ static const ea_operation operations[] = {
     {"Reshape", ea_reshape_run, no_workspace},
     {"ChannelAttention", ea_channel_attention_run, ea_channel_attention_need},
     {"SelectChannels", ea_select_channels_run, no_workspace},
+    {"Quantise", ea_quantise_run, no_workspace},
+    {"Dequantise", ea_dequantise_run, no_workspace},
     {"SoftmaxCrossEntropy", ea_softmax_cross_entropy_run, no_workspace},
     {"MeanSquaredError", ea_mean_squared_error_run, no_workspace},
     {"Clip", ea_clip_run, no_workspace},
