@@ -20,7 +20,7 @@ class Body:
     """The steps of a body and what is known of their values.
 
     Attributes:
-        tensors: by name.
+        tensors: by name; tiles may be added.
         batch: most samples at a time.
         threads: of the target.
         convolutions: whether convolutions may be in chains.
@@ -28,7 +28,7 @@ class Body:
         mentions: how many steps of the body name a value.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: dict[str, Tensor]
     batch: int
     threads: int
     convolutions: bool
@@ -46,7 +46,7 @@ def body_of(steps: Sequence[Step], one: Outline, batch: int, threads: int, convo
     kept.update(one.outputs.values(), one.cached, () if one.updates_inside else one.accumulators)
     kept.update(name for step in steps if step.kind == UPDATE for name in step.outputs)
     mentions = Counter(name for step in steps for name in names_of(step))
-    return Body(one.tensors, batch, threads, convolutions, frozenset(kept), mentions)
+    return Body(dict(one.tensors), batch, threads, convolutions, frozenset(kept), mentions)
 
 
 def names_of(step: Step) -> set[str]:

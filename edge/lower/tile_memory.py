@@ -53,7 +53,7 @@ def inner_lives(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
 def rooms(
     steps: Sequence[Step], tiles: Collection[str], outputs: Collection[str], size: Callable[[str], int]
 ) -> list[Room]:
-    """Put tiles into one room where a kernel may work in place, over an output's slice where it may end there."""
+    """Put tiles into one room where a kernel may work in place; it ends in the slice of one of `outputs` if it may."""
     lives = inner_lives(steps)
     room = {name: Room([name], size(name), *lives[name]) for name in lives if name in tiles}
     taken: set[str] = set()

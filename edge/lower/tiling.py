@@ -14,18 +14,20 @@ from functools import partial
 from itertools import islice
 
 from ..program import Tensor
-from ..reference import KERNELS
 from .body import Body, body_of, names_of
 from .chains import DENSE, LOOK, Chain, find_chain, in_order, tiles
 from .choice import TILINGS, Choice
 from .order import UPDATE
 from .outline import Outline
+from .reuse import Reuse, reuse
 from .slice_rules import CUT, Rule, roles, rule_of, slice_attrs, slice_shape
 from .table import SLICES, ZERO, Slices, Step, Tile
 from .target import Target
-from .tile_memory import TileMemory, aligned, inner_lives, placed, rooms
+from .tile_memory import TileMemory, aligned, placed, rooms
 
-TILE_BYTES = 128 * 1024  # of all workers together, where the channels can be cut so far
+TILE_BYTES = (
+    128 * 1024
+)  # of all workers together (or a quarter of the maps), where the channels can be cut so far
 CACHE_BYTES = 512 * 1024  # of the slices that one worker passes over again and again
 
 
@@ -56,23 +58,24 @@ def tiled(steps: Sequence[Step], one: Outline, batch: int, choice: Choice, targe
 def _slices_step(chain: Chain, body: Body, target: Target, left: Mapping[str, int]) -> Step:
     """Make the step; `left`: how often values are named behind it."""
     steps = in_order(chain.steps)
-    inner = tiles(steps, body)
-    inputs, outputs = _outer(steps, inner)
-    blocks, memory = _blocks(chain, steps, inner, outputs, body)
+    inputs, _ = _outer(steps, set())
+    found = reuse(steps, tiles(steps, body), _dying(inputs, chain, left, body), body)
+    steps = found.steps
+    inputs, outputs = _outer(steps, found.inner)
+    blocks, memory = _blocks(chain.common, found, outputs, body)
     cut = _sliced(steps, blocks, body.tensors)
-    sliced = frozenset(sorted(name for name in (*inputs, *outputs) if cut[name]))
     ready = [_inner_step(step, blocks, cut, body.tensors, target) for step in steps]
     over = {name: room.over for room in memory.rooms for name in room.names}
     slices = Slices(
         blocks=blocks,
-        sliced=sliced,
+        sliced=frozenset(sorted(name for name in (*inputs, *outputs) if cut[name])),
         before=tuple(step for step in ready if step.kind == ZERO),
         each=tuple(step for step in ready if step.kind not in (ZERO, UPDATE)),
         after=tuple(step for step in ready if step.kind == UPDATE),
         tiles={name: _tile(body.tensors[name], blocks, over[name], memory) for name in over},
         tile_bytes=memory.bytes,
         scratch_bytes=aligned(max(step.workspace_bytes for step in ready)),
-        in_place=_in_place(steps, inputs, outputs, over, _replaceable(inputs, cut, blocks, left, body), body),
+        in_place={outputs.index(name): inputs.index(other) for name, other in found.pairs.items()},
     )
     return Step(
         SLICES,
@@ -86,6 +89,19 @@ def _slices_step(chain: Chain, body: Body, target: Target, left: Mapping[str, in
     )
 
 
+def _dying(inputs: Sequence[str], chain: Chain, left: Mapping[str, int], body: Body) -> list[str]:
+    """Return the inputs in the arena that are not named again, each slice read by one block alone."""
+    cut = _sliced(chain.steps, chain.common, body.tensors)
+    return [
+        name
+        for name in inputs
+        if body.tensors[name].batched
+        and name not in body.kept
+        and left[name] == 0
+        and (cut[name] or chain.common == 1)
+    ]
+
+
 def _outer(steps: Sequence[Step], inner: set[str]) -> tuple[list[str], list[str]]:
     """Return the values that come from outside, and those that leave, in order of appearance."""
     written = dict.fromkeys(name for step in steps for name in step.outputs if name)
@@ -97,21 +113,21 @@ def _workers(blocks: int, body: Body) -> int:
     return min(body.threads, blocks)
 
 
-def _blocks(
-    chain: Chain, steps: Sequence[Step], inner: set[str], outputs: Sequence[str], body: Body
-) -> tuple[int, TileMemory]:
+def _blocks(common: int, found: Reuse, outputs: Sequence[str], body: Body) -> tuple[int, TileMemory]:
     """Return the smallest number of blocks with small tiles, enough for all threads, and the memory of the tiles.
 
-    One sample of a batch of one has nothing to gain from one block.
+    `common`: what the number must divide. One sample of a batch of one has nothing to gain from one block.
     """
-    batched = {name for name in outputs if body.tensors[name].batched}
-    whole = sum(body.bytes(name) for name in _sliced_maps(steps, body))
-    dense = any(step.kind in DENSE for step in steps)
-    possible = [n for n in range(1, chain.common + 1) if chain.common % n == 0]
-    enough = [n for n in possible if n >= max(body.threads, 2 if body.batch == 1 else 1)] or possible[-1:]
-    for blocks in enough:
-        memory = placed(rooms(steps, inner, batched, partial(_slice_bytes, body, blocks)))
-        small = _workers(blocks, body) * memory.bytes <= TILE_BYTES
+    ends = {name for name in outputs if body.tensors[name].batched} - found.apart
+    maps = {name for step in found.steps for name in names_of(step) if body.tensors[name].batched}
+    whole, outer = (sum(body.bytes(name) for name in names) for names in (maps, maps - found.inner))
+    dense = any(step.kind in DENSE for step in found.steps)
+    enough = max(TILE_BYTES, body.batch * outer // 4 if dense else 0)
+    possible = [n for n in range(1, common + 1) if common % n == 0]
+    least = max(body.threads, 2 if body.batch == 1 else 1)
+    for blocks in [n for n in possible if n >= least] or possible[-1:]:
+        memory = placed(rooms(found.steps, found.inner, ends, partial(_slice_bytes, body, blocks)))
+        small = _workers(blocks, body) * memory.bytes <= enough
         if small and (dense or whole // blocks <= CACHE_BYTES):
             break
     return blocks, memory
@@ -119,11 +135,6 @@ def _blocks(
 
 def _slice_bytes(body: Body, blocks: int, name: str) -> int:
     return body.bytes(name) // blocks
-
-
-def _sliced_maps(steps: Sequence[Step], body: Body) -> set[str]:
-    names = {name for step in steps for name in (*step.inputs, *step.outputs) if name}
-    return {name for name in names if body.tensors[name].batched}
 
 
 def _sliced(steps: Sequence[Step], blocks: int, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
@@ -154,53 +165,4 @@ def _inner_step(
 def _tile(tensor: Tensor, blocks: int, over: str, memory: TileMemory) -> Tile:
     return Tile(
         tensor.name, slice_shape(tensor, blocks), tensor.dtype, over, memory.offsets.get(tensor.name, 0)
-    )
-
-
-def _replaceable(
-    inputs: Sequence[str], cut: Mapping[str, bool], blocks: int, left: Mapping[str, int], body: Body
-) -> list[str]:
-    """Return the inputs in the arena that are not named again, each slice read by one block alone."""
-    return [
-        name
-        for name in inputs
-        if body.tensors[name].batched
-        and name not in body.kept
-        and left[name] == 0
-        and (cut[name] or blocks == 1)
-    ]
-
-
-def _in_place(
-    steps: Sequence[Step],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    over: Mapping[str, str],
-    replaceable: list[str],
-    body: Body,
-) -> dict[int, int]:
-    """Return which outputs may take the memory of which inputs: slice by slice the same bytes, read before written."""
-    lives = inner_lives(steps)
-    pairs: dict[int, int] = {}
-    for position, name in enumerate(outputs):
-        homes = [tile for tile, home in over.items() if home == name] + [name]
-        first = min(lives[home][0] for home in homes)
-        for other in replaceable:
-            alike = body.tensors[name].batched and body.bytes(other) == body.bytes(name)
-            last = lives[other][1]
-            if alike and (last < first or (last == first and _may_replace(steps[first], homes, other))):
-                pairs[position] = inputs.index(other)
-                replaceable.remove(other)
-                break
-    return pairs
-
-
-def _may_replace(step: Step, homes: Sequence[str], other: str) -> bool:
-    """Whether the kernel of a step may write one of `homes` over an input."""
-    if step.inputs.count(other) > 1:
-        return False
-    return any(
-        step.outputs[position] in homes and step.inputs[source] == other
-        for position, source in KERNELS[step.kind].in_place.items()
-        if position < len(step.outputs)
     )
