@@ -194,18 +194,26 @@ def _memory(array: Array) -> Memory:
 
 
 def _spans(program: StepProgram, memory: Mapping[str, Memory], place: Place) -> tuple[list[int], list[Span]]:
-    """Return the buffer number of every value, and when the buffers and the caches take which bytes."""
-    cached = [name for name, value in program.values.items() if value.cached]
-    numbers = {name: number for number, name in enumerate((*(b.name for b in program.buffers), *cached))}
+    """Return the buffer number of every value, and when the buffers and the caches take which bytes.
+
+    Cached values at the same place (one is a reshaped view of the other) are in one buffer.
+    """
+    numbers = {buffer.name: number for number, buffer in enumerate(program.buffers)}
     spans = [
         Span(place.offsets[buffer.name], segment.bytes, segment.first, segment.last, numbers[buffer.name])
         for buffer in program.buffers
         for segment in buffer.segments
     ]
-    for name in cached:
-        offset = memory[name].address - place.arena.address
-        spans.append(Span(offset, memory[name].room, 0, len(program.steps), numbers[name]))
-    homes = [numbers.get(name if v.cached else v.buffer, -1) for name, v in program.values.items()]
+    caches: dict[int, int] = {}
+    homes = []
+    for name, value in program.values.items():
+        if value.cached:
+            own, offset = memory[name], memory[name].address - place.arena.address
+            number = caches.setdefault(offset, len(numbers) + len(caches))
+            spans.append(Span(offset, own.room, 0, len(program.steps), number))
+            homes.append(number)
+        else:
+            homes.append(numbers.get(value.buffer, -1))
     return homes, spans
 
 

@@ -114,6 +114,11 @@ class StepTable:
         values = enumerate(program.values.values())
         self._batched = [i for i, value in values if value.shape[:1] == ("N",)]
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the allocation."""
+        return ctypes.sizeof(self._memory)
+
     def place(self, samples: int, memory: Mapping[str, Memory], workspaces: Mapping[int, int]) -> None:
         """Say for how many samples the table is, and where everything lies.
 

@@ -124,13 +124,13 @@ static int32_t check_overlaps(const check *c, const ea_step *step) {
 static int32_t check_operands(const check *c, const ea_slices *slices, const ea_step *step, int32_t time) {
     const ea_table *table = c->table;
     int count = step->inputs + step->outputs;
-    if (step->inputs < 0 || step->outputs < 0 || step->outputs > EA_OUTPUTS || step->operands < 0 ||
-        count > table->operand_count - step->operands)
+    if (step->inputs < 0 || step->outputs < 0 || step->operands < 0 || count > table->operand_count - step->operands)
         return fault(c, EA_BAD_OPERAND, -1, count, table->operand_count);
     for (int i = 0; i < count; i++) {
         int32_t number = table->operands[step->operands + i];
         if (number == -1) continue;
-        if (number < 0 || number >= table->value_count) return fault(c, EA_BAD_OPERAND, -1, number, table->value_count);
+        if (number < 0 || number >= table->value_count)
+            return fault(c, EA_BAD_OPERAND, -1, number, table->value_count);
         int32_t status = check_value(c, slices, number, time);
         if (status) return status;
     }
@@ -153,6 +153,7 @@ static int32_t check_operation(const check *c, const ea_slices *slices, const ea
                                int32_t threads, int64_t room) {
     if (step->code < 0 || step->code >= ea_operation_count()) return fault(c, EA_BAD_CODE, -1, step->code, 0);
     if (step->inputs > EA_MOST_INPUTS) return fault(c, EA_BAD_OPERAND, -1, step->inputs, EA_MOST_INPUTS);
+    if (step->outputs > EA_OUTPUTS) return fault(c, EA_BAD_OPERAND, -1, step->outputs, EA_OUTPUTS);
     if (step->attrs < 0 || step->attrs > c->table->attr_count) return fault(c, EA_BAD_CODE, -1, step->attrs, 0);
     if (step->update && (step->inputs < 3 || c->table->operands[step->operands + 1] < 0))
         return fault(c, EA_BAD_OPERAND, -1, step->inputs, 3);
@@ -208,7 +209,8 @@ static int32_t check_step(const check *c, int32_t time) {
 static int32_t check_spans(const check *c) {
     for (const ea_span *a = c->spans; a < c->spans + c->span_count; a++) {
         c->report->step = a->first;
-        if (!within(a->offset, a->bytes, c->arena_bytes)) return fault(c, EA_BAD_ADDRESS, -1, a->offset, c->arena_bytes);
+        if (!within(a->offset, a->bytes, c->arena_bytes))
+            return fault(c, EA_BAD_ADDRESS, -1, a->offset, c->arena_bytes);
         for (const ea_span *b = c->spans; b < a; b++) {
             int together = a->first <= b->last && b->first <= a->last && a->buffer != b->buffer;
             if (!together || a->offset >= b->offset + b->bytes || b->offset >= a->offset + a->bytes) continue;
