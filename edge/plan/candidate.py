@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..lower import Choice, Lowered, Target, lower
+from ..lower import Choice, Lowered, Target, lower, lower_predict
 from ..program import Program
 from .figures import figures_of
 from .freezing import Level, Mask, Worth
-from .plan import Plan, make_plan
+from .plan import Plan, arena_layout, make_plan
 from .static import static_bytes
 
 Caps = Mapping[str, int]
@@ -27,6 +27,11 @@ class Request:
     decode_bytes: int
     target: Target
     worth: Sequence[Worth] | None = None
+
+    @cached_property
+    def predict_bytes(self) -> int:
+        """Arena of the prediction that follows an adaptation, one sample at a time."""
+        return arena_layout(lower_predict(self.program, 1, self.target).programs[0])[1]
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,6 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What is known of a candidate before its buffers are placed; `least` is a lower bound."""
-
-    seconds: float
-    least: Size
-
-
-@dataclass(frozen=True)
 class Family:
     """Candidates that differ only in their micro-batch.
 
@@ -86,19 +83,24 @@ class Family:
     micro_batches: tuple[int, ...]
 
     @cached_property
-    def summaries(self) -> dict[int, Summary]:
-        """What is known without placing anything, by micro-batch."""
+    def least(self) -> dict[int, Size]:
+        """Lower bounds on what plans take, by micro-batch, from the steps of the smallest."""
         ask, lowered = self.request, self.lowered(1)
-        figures = figures_of(lowered, ask.target)
-        fixed = max((one.batch for one in lowered.programs if lowered.prefix is not None), default=1)
-        found = {}
+        live, found = figures_of(lowered, ask.target), {}
+        whole = max((one.batch for one in lowered.programs), default=1)
         for micro_batch in self.micro_batches:
-            batch = max(micro_batch, fixed)
+            batch = max(micro_batch, whole)
             static = static_bytes(ask.program, lowered, ask.sample_bytes, 0, batch).total
-            live = figures.live_bytes(micro_batch)
-            least = Size(static + max(live, ask.decode_bytes), live)
-            found[micro_batch] = Summary(figures.seconds(micro_batch), least)
+            dynamic = live.live_bytes(micro_batch)
+            found[micro_batch] = Size(static + max(dynamic, ask.decode_bytes), dynamic)
         return found
+
+    @cached_property
+    def seconds(self) -> dict[int, float]:
+        """Predicted seconds by micro-batch, from the steps of the largest."""
+        lowered = self.lowered(self.micro_batches[-1])
+        figures = figures_of(lowered, self.request.target)
+        return {micro_batch: figures.seconds(micro_batch) for micro_batch in self.micro_batches}
 
     def lowered(self, micro_batch: int) -> Lowered:
         """Make the step programs."""
@@ -112,10 +114,12 @@ class Family:
             [layer.name for layer, on in zip(ask.program.layers, mask, strict=True) if on]
             for mask in self.level.updated
         ]
-        static = static_bytes(ask.program, lowered, ask.sample_bytes, ask.target.table_bytes(lowered))
-        return make_plan(
+        table = ask.target.table_bytes(lowered)
+        static = static_bytes(ask.program, lowered, ask.sample_bytes, table, predict_bytes=ask.predict_bytes)
+        plan = make_plan(
             lowered, layers, static, ask.target, ask.decode_bytes, self.cap_cut, self.level.freezing
         )
+        return replace(plan, predicted_seconds=self.seconds[micro_batch])
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +130,14 @@ class Candidate:
     micro_batch: int
 
     @property
-    def summary(self) -> Summary:
-        """What is known without placing anything."""
-        return self.family.summaries[self.micro_batch]
+    def least(self) -> Size:
+        """A lower bound on what its plan takes."""
+        return self.family.least[self.micro_batch]
+
+    @property
+    def seconds(self) -> float:
+        """What it is predicted to take."""
+        return self.family.seconds[self.micro_batch]
 
     def plan(self) -> Plan:
         """Place every buffer."""

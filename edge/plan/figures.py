@@ -1,6 +1,7 @@
 """What is known of a way to run an adaptation before its buffers are placed, for every micro-batch at once.
 
-One lowering, one sample at a time, tells how the live bytes at every step and the work grow with the micro-batch.
+One lowering tells how the live bytes at every step and the work grow with the micro-batch, as long as the steps stay
+the same. Tiling may choose others, which makes these figures estimates.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..lower import Lowered, Target
+from ..lower.choice import CACHED_SUFFIX
 from ..lower.table import Buffer, StepProgram
 from .offsets import ALIGNMENT
 from .work import DIGITS, Work, work_of
@@ -67,9 +69,9 @@ class Figures:
 
 
 def figures_of(lowered: Lowered, target: Target) -> Figures:
-    """Return the figures of an adaptation that was lowered for a micro-batch of 1."""
+    """Return the figures of a lowered adaptation."""
     runs = [(one, lowered.order.count(number)) for number, one in enumerate(lowered.programs)]
-    follows = lowered.prefix is None
+    follows = lowered.choice.schedule != CACHED_SUFFIX
     programs = [_program_figures(one, count, follows, target) for one, count in runs]
     if lowered.prefix is not None:
         programs.append(_program_figures(lowered.prefix, 1, True, target))
@@ -87,7 +89,7 @@ def _program_figures(program: StepProgram, runs: int, follows: bool, target: Tar
         work_of(program, target.rates),
         _live([b for b in program.buffers if b.name not in grows], steps),
         _early([b for b in program.buffers if b.name in accumulators], program),
-        _live([b for b in program.buffers if b.name in grows], steps),
+        _live([b for b in program.buffers if b.name in grows], steps) // program.batch,
     )
 
 

@@ -144,7 +144,7 @@ class Search:
 
     def _fits(self, one: Candidate, budgets: Budgets) -> bool:
         """Whether a candidate is within both budgets; places nothing where the lower bounds tell already."""
-        return not budgets.bounded or (budgets.allow(one.summary.least) and budgets.allow(self._size(one)))
+        return not budgets.bounded or (budgets.allow(one.least) and budgets.allow(self._size(one)))
 
     def _any_fits(self, candidates: Iterator[Candidate], budgets: Budgets) -> bool:
         return any(self._fits(one, budgets) for one in candidates)
@@ -191,7 +191,10 @@ class Search:
         """Return the candidate of a group that is predicted to be fastest."""
         choices = self._space.families(bits, self._storages(level, cut))
         every = [one for choice in choices for one in self._candidates(level, cut, choice)]
-        ranked = sorted(every, key=lambda one: (one.summary.seconds, one.summary.least.peak))
+        if not budgets.bounded:
+            return min(every, key=lambda one: one.seconds)
+        may_fit = [one for one in every if budgets.allow(one.least)]
+        ranked = sorted(may_fit, key=lambda one: (one.seconds, one.least.peak))
         return next((one for one in ranked if self._fits(one, budgets)), None)
 
     def decisive(self) -> Iterator[Candidate]:
@@ -263,8 +266,8 @@ class Search:
     def _smallest(self, candidates: Sequence[Candidate], figure: Callable[[Size], int]) -> int:
         """Return the smallest figure of any plan; places only candidates whose lower bound is smaller still."""
         best: int | None = None
-        for one in sorted(candidates, key=lambda one: figure(one.summary.least)):
-            least = figure(one.summary.least)
+        for one in sorted(candidates, key=lambda one: figure(one.least)):
+            least = figure(one.least)
             if best is not None and least >= best:
                 break
             needed = max(least, figure(self._size(one)))

@@ -18,7 +18,7 @@ DOMAINS: Mapping[str, tuple[Any, ...]] = {
     "saved_bits": BITS[:1],
     "cache_bits": BITS[:1],
     "recompute": (False,),
-    "tiling": TILINGS[:1],
+    "tiling": TILINGS,
 }
 """The values of every dimension but the micro-batch; the last one needs least memory."""
 
