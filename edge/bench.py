@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODULE = "edge_adapt.edge.bench_job"
 PYTHON_VARIABLE = "EDGE_ADAPT_ORT_TRAINING"
 """Names the Python of the environment that has onnxruntime-training, which cannot be installed beside onnxruntime."""
-MEDIANS = ("seconds", "cpu_share", "measured_peak_bytes", "baseline_bytes")
+MEDIANS = ("seconds", "cpu_seconds", "measured_peak_bytes", "baseline_bytes")
 COMPARED_WITH = ("ort-training", "onnxruntime", "reference")
 """Ratios are to the first of these that ran."""
 Row = dict[str, Any]
@@ -91,6 +91,7 @@ def compare(
     base = next((row for row in result.rows if row["engine"] == result.compared_with), None)
     for row in result.rows:
         row["time_ratio"] = _ratio(row, base, "seconds")
+        row["cpu_ratio"] = _ratio(row, base, "cpu_seconds")
         row["memory_ratio"] = _ratio(row, base, "measured_peak_bytes")
     return result
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +56,10 @@ def measure(job: Job, make_engine: MakeEngine = engine_named) -> dict[str, Any]:
     """Run one adaptation and return its figures.
 
     Returns:
-        `seconds` of all gradient steps; `cpu_share`, processor seconds per second of wall time (below 1 at one
-        thread: other processes were in the way); `measured_peak_bytes`, null where the kernel does not tell;
-        `micro_batch`; the plan's figures, null for engines that do not plan; `frozen`, how often the plan does not
-        update a layer that has a step size.
+        `seconds` of all gradient steps; `cpu_seconds`, processor time (at one thread much less than `seconds`: other
+        processes were in the way); `measured_peak_bytes`, null where the kernel does not tell; `micro_batch`; the
+        plan's figures, null for engines that do not plan; `frozen`, how often the plan does not update a layer that
+        has a step size.
 
     Raises:
         EdgeAdaptError: the engine or the bundle cannot be used.
@@ -72,15 +71,13 @@ def measure(job: Job, make_engine: MakeEngine = engine_named) -> dict[str, Any]:
     give_back_freed_memory()
     with PeakMeter() as meter, np.errstate(over="ignore", invalid="ignore"):
         support = selftest_support(files, job.samples)
-        wall, busy = time.perf_counter(), time.process_time()
         adaptation = engine.adapt(files.program, plan, files.weights, support)
-        cpu_share = (time.process_time() - busy) / (time.perf_counter() - wall)
     figures = plan.to_json()
     return {
         "engine": job.engine,
         "threads": job.threads,
         "seconds": adaptation.seconds,
-        "cpu_share": cpu_share,
+        "cpu_seconds": adaptation.cpu_seconds,
         "measured_peak_bytes": meter.peak_bytes,
         "baseline_bytes": meter.baseline_bytes,
         "micro_batch": figures["micro_batch"],

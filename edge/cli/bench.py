@@ -28,6 +28,7 @@ COLUMNS = (
     "engine",
     "seconds",
     "time_ratio",
+    "cpu_seconds",
     "planned_peak_bytes",
     "measured_peak_bytes",
     "memory_ratio",

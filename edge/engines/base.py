@@ -95,6 +95,7 @@ class Adaptation:
         steps_done: gradient steps finished, those before `start_step` included.
         seconds: wall time.
         measured_dynamic_bytes: one more than the highest arena byte that changed; None if not measured.
+        cpu_seconds: processor time, all threads; at one thread less than `seconds` where others were in the way.
     """
 
     updated: Mapping[str, Array]
@@ -102,6 +103,7 @@ class Adaptation:
     steps_done: int
     seconds: float
     measured_dynamic_bytes: int | None
+    cpu_seconds: float = 0.0
 
 
 class NonFiniteError(EdgeAdaptError):

@@ -16,8 +16,9 @@ from .commands import edge_adapt, edge_adapt_here, edge_adapt_json, error_line
 
 KEYS = {"bundle", "samples", "steps", "threads", "memory_budget_bytes", "compared_with", "rows", "not_run"}
 ROW_KEYS = {
-    "engine", "threads", "seconds", "cpu_share", "planned_peak_bytes", "measured_peak_bytes", "dynamic_bytes",
-    "baseline_bytes", "micro_batch", "schedule", "storage", "frozen", "rounds", "time_ratio", "memory_ratio",
+    "engine", "threads", "seconds", "cpu_seconds", "planned_peak_bytes", "measured_peak_bytes", "dynamic_bytes",
+    "baseline_bytes", "micro_batch", "schedule", "storage", "frozen", "rounds",
+    "time_ratio", "cpu_ratio", "memory_ratio",
 }  # fmt: skip
 LOGGER = """
 import json, os, sys
@@ -25,7 +26,7 @@ job, log = json.loads(sys.argv[2]), open(sys.argv[1], "a+")
 log.seek(0)
 number = len(log.read().splitlines())
 print(job["engine"], os.getpid(), os.environ["OMP_NUM_THREADS"], file=log)
-figures = {"seconds": [5, 1, 9, 2, 4, 3][number], "cpu_share": 1, "measured_peak_bytes": None, "baseline_bytes": None}
+figures = {"seconds": [5, 1, 9, 2, 4, 3][number], "cpu_seconds": 1, "measured_peak_bytes": None, "baseline_bytes": None}
 print(json.dumps({"engine": job["engine"], **figures}))
 """
 
