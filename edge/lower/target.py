@@ -17,11 +17,21 @@ ITEM_BYTES = 4
 
 @dataclass(frozen=True)
 class Rates:
-    """A rough speed, to rank plans: seconds for calling one operation, one multiply-accumulate, one byte written."""
+    """A rough speed, to rank plans.
+
+    Attributes:
+        call: seconds for calling one operation.
+        mac: seconds for one multiply-accumulate.
+        byte: seconds for one byte written.
+        far_byte: seconds more for one byte where an operation writes more than `near_bytes`, which leave the cache.
+        near_bytes: what stays in the cache until the next operation reads it.
+    """
 
     call: float
     mac: float
     byte: float
+    far_byte: float = 0.0
+    near_bytes: int = 1 << 20
 
 
 class Target(Protocol):

@@ -11,22 +11,31 @@ from dataclasses import dataclass
 from ..lower.table import Lowered, Step, StepProgram
 from ..lower.target import Rates, Target
 
+LITTLE = 1 << 10
 DIGITS = 9
 """Seconds are rounded to that many decimals: sums in another order rank the same."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Seconds of one step program: once, for every run of its body, for every sample."""
+    """Seconds of one step program: once, for every run of its body, for every sample.
+
+    Attributes:
+        written: bytes that the steps of the body write for one sample, those of large ones only.
+        rates: the engine's.
+    """
 
     once: float
     per_pass: float
     per_sample: float
+    written: tuple[int, ...]
+    rates: Rates
 
     def seconds(self, samples: int, batch: int) -> float:
         """Return the time for some samples, `batch` at a time."""
         passes = -(-samples // batch)
-        return self.once + passes * self.per_pass + samples * self.per_sample
+        far = sum(size for size in self.written if size * batch > self.rates.near_bytes)
+        return self.once + passes * self.per_pass + samples * (self.per_sample + far * self.rates.far_byte)
 
 
 def total_macs(lowered: Lowered) -> int:
@@ -55,6 +64,8 @@ def work_of(program: StepProgram, rates: Rates) -> Work:
         per_sample=sum(per_sample for _, per_sample in calls) * rates.call
         + _macs(program) * rates.mac
         + sum(step.sample_bytes for step in body) * rates.byte,
+        written=tuple(step.sample_bytes for step in body if step.sample_bytes > LITTLE),
+        rates=rates,
     )
 
 
