@@ -93,6 +93,7 @@ class StepTable:
     Attributes:
         program: the step program.
         record: the records' head, to be passed on by reference.
+        values, steps, slices, attrs, operands: the records.
     """
 
     def __init__(self, program: StepProgram, codes: Mapping[str, int], threads: int) -> None:
@@ -104,13 +105,13 @@ class StepTable:
         for count, part in zip(counts, PARTS, strict=True):
             found.append((part * count).from_buffer(self._memory, at))
             at += count * ctypes.sizeof(part)
-        self._values, self._steps, self._slices, self._attrs, self._operands = found
+        self.values, self.steps, self.slices, self.attrs, self.operands = found
         head = self.record
         head.values, head.steps, head.slices, head.attrs, head.operands = map(ctypes.addressof, found)
         head.value_count, inner, head.slices_count, head.attr_count, head.operand_count = counts
         head.step_count, head.inner_count = len(program.steps), inner - len(program.steps)
         head.threads = threads
-        _Writer(program, codes, self._values, self._steps, self._slices, self._attrs, self._operands).write()
+        _Writer(program, codes, self.values, self.steps, self.slices, self.attrs, self.operands).write()
         values = enumerate(program.values.values())
         self._batched = [i for i, value in values if value.shape[:1] == ("N",)]
 
@@ -129,13 +130,13 @@ class StepTable:
         """
         self.record.samples = samples
         for index in self._batched:
-            self._values[index].tensor.shape[0] = samples
+            self.values[index].tensor.shape[0] = samples
         for index, name in enumerate(self.program.values):
             if name in memory:
-                self._values[index].tensor.data = memory[name].address
-                self._values[index].room = memory[name].room
+                self.values[index].tensor.data = memory[name].address
+                self.values[index].room = memory[name].room
         for index, address in workspaces.items():
-            self._steps[index].workspace = address
+            self.steps[index].workspace = address
 
 
 class _Writer:
@@ -144,7 +145,7 @@ class _Writer:
     def __init__(self, program: StepProgram, codes: Mapping[str, int], *parts: Any) -> None:
         self._program = program
         self._codes = {**codes, **CODES}
-        self._values, self._steps, self._slices, self._attrs, self._operands = parts
+        self.values, self.steps, self.slices, self.attrs, self.operands = parts
         self._attr_count = self._operand_count = 0
 
     def write(self) -> None:
@@ -158,12 +159,12 @@ class _Writer:
             self._write_step(index, step, numbers)
             if step.slices is None:
                 continue
-            self._steps[index].slices = slices_count
+            self.steps[index].slices = slices_count
             self._write_slices(slices_count, step, step_count)
             inside = self._write_inner_values(step.slices, numbers, value_count)
             for offset, one in enumerate(step.slices.steps):
                 self._write_step(step_count + offset, one, inside)
-                self._steps[step_count + offset].inner = 1
+                self.steps[step_count + offset].inner = 1
             step_count += len(step.slices.steps)
             value_count += len(inside)
             slices_count += 1
@@ -171,28 +172,28 @@ class _Writer:
     def _write_value(self, number: int, shape: Sequence[int], dtype: str, base: int) -> None:
         if len(shape) > MAX_RANK:
             raise ValueError(f"a tensor of rank {len(shape)}, the native kernels take at most {MAX_RANK}")
-        record = self._values[number]
+        record = self.values[number]
         record.tensor.rank = len(shape)
         record.tensor.shape = Shape(*shape)
         record.item_bytes, record.base = item_bytes(dtype), base
 
     def _write_step(self, index: int, step: Step, numbers: Mapping[str, int]) -> None:
-        record, operands, attrs = self._steps[index], (*step.inputs, *step.outputs), _attributes(step)
+        record, operands, attrs = self.steps[index], (*step.inputs, *step.outputs), _attributes(step)
         record.code = self._codes[step.kind]
         record.workspace_bytes = step.workspace_bytes
         record.inputs, record.outputs = len(step.inputs), len(step.outputs)
         record.operands, record.attrs = self._operand_count, self._attr_count
         record.update = step.kind == UPDATE
         for offset, name in enumerate(operands):
-            self._operands[self._operand_count + offset] = numbers[name] if name else ABSENT
+            self.operands[self._operand_count + offset] = numbers[name] if name else ABSENT
         for offset, value in enumerate(attrs):
-            place = self._attrs[self._attr_count + offset]
+            place = self.attrs[self._attr_count + offset]
             setattr(place, "f" if isinstance(value, float) else "i", value)
         self._operand_count += len(operands)
         self._attr_count += len(attrs)
 
     def _write_slices(self, index: int, step: Step, first: int) -> None:
-        inner, record = step.slices, self._slices[index]
+        inner, record = step.slices, self.slices[index]
         assert inner is not None
         record.tile_bytes, record.scratch_bytes = inner.tile_bytes, inner.scratch_bytes
         record.sample_work = step.macs + step.sample_bytes
@@ -208,7 +209,7 @@ class _Writer:
             if tile is not None:
                 base = outer[tile.over] if tile.over else TILE
                 self._write_value(number, tile.shape, tile.dtype, base)
-                self._values[number].tensor.data = None if tile.over else tile.offset
+                self.values[number].tensor.data = None if tile.over else tile.offset
         return numbers
 
     def _write_slice(self, number: int, name: str, inner: Slices, outer: Mapping[str, int]) -> None:
@@ -218,8 +219,10 @@ class _Writer:
         if blocks > 1:
             shape[int(batched)] //= blocks
         one_bytes = Tensor(name, value.shape, value.dtype).size_bytes(1)
+        if one_bytes % blocks:
+            raise ValueError(f"{name!r}: {one_bytes} bytes cannot be cut into {blocks} slices of whole bytes")
         self._write_value(number, shape, value.dtype, outer[name])
-        record = self._values[number]
+        record = self.values[number]
         record.sample = one_bytes if batched else 0
         record.block = one_bytes // blocks if blocks > 1 else 0
 
