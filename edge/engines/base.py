@@ -26,6 +26,9 @@ class Weights(Protocol):
     def copy(self, name: str) -> Array:
         """Return a private, writable copy of the tensor."""
 
+    def give_back(self) -> None:
+        """Let the memory of mapped tensors go where possible; they are read from the file again when needed."""
+
 
 class Samples(Protocol):
     """Samples that can be written as network inputs; `SupportSet` and `QuerySet` are such."""

@@ -209,6 +209,9 @@ class DictWeights:
     def copy(self, name: str) -> NDArray[Any]:
         return self.tensors[name].copy()
 
+    def give_back(self) -> None:
+        """Nothing is mapped."""
+
 
 def random_weights(program: Program, seed: int = 0, step_size: float = 0.1) -> DictWeights:
     """Draw parameters of sensible scale; every step size is `step_size`, norm scales are near 1."""

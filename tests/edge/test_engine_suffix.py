@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from edge_adapt.edge.bundle import TensorFile, write_tensors
 from edge_adapt.edge.engines import (
     NO_HOOKS,
     Adaptation,
@@ -17,7 +20,9 @@ from edge_adapt.edge.engines import (
     Progress,
     ReferenceEngine,
 )
-from edge_adapt.edge.lower import Choice, Step
+from edge_adapt.edge.lower import Choice, Step, lower_predict
+from edge_adapt.edge.plan import arena_layout
+from edge_adapt.edge.plan.static import static_bytes
 from edge_adapt.edge.program import Program
 from numpy.typing import NDArray
 
@@ -266,3 +271,59 @@ def test_a_loss_that_overflows_is_named_and_the_step_undone(rows: list[tuple[str
     kept = stopped.value.adaptation
     assert (kept.steps_done, len(kept.losses)) == (2, 2)
     assert largest_difference(kept.updated, shorter.updated) == 0
+
+
+class Watched(DictWeights):
+    """Weights that note in which order they are copied and given back."""
+
+    def __init__(self, tensors: dict[str, Array]) -> None:
+        super().__init__(tensors)
+        self.notes: list[str] = []
+
+    def copy(self, name: str) -> Array:
+        self.notes.append(name)
+        return super().copy(name)
+
+    def give_back(self) -> None:
+        self.notes.append("given back")
+
+
+def test_mapped_weights_are_given_back_before_the_updated_ones_are_copied() -> None:
+    weights = Watched(learning(PLAIN, ("norm2", "fc")).tensors)
+    adapt(PLAIN, weights, Choice(4, SUFFIX))
+    assert weights.notes == ["given back", "norm2.scale", "norm2.bias", "fc.weight", "fc.bias"]
+    weights.notes.clear()
+    adapt(PLAIN, weights, Choice(4))
+    assert "given back" not in weights.notes  # every micro-batch of every step reads them
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are read from /proc")
+def test_giving_back_frees_the_pages_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"w": np.arange(2**20, dtype=np.float32)})
+
+    def resident_bytes() -> int:
+        _, part = Path("/proc/self/smaps").read_text().split(str(path))
+        return 1024 * int(part.split("Rss:")[1].split()[0])
+
+    file = TensorFile.open(path)
+    total = file.mapped("w").sum(dtype=np.float64)
+    assert resident_bytes() >= 2**22
+    file.give_back()
+    assert resident_bytes() == 0
+    assert file.mapped("w").sum(dtype=np.float64) == total
+
+
+def test_the_plan_counts_only_the_weights_that_are_in_memory_at_a_time() -> None:
+    program = conv_program(Net(channels=32, blocks=3))
+    weights = learning(program, ("norm2", "conv3", "fc"))
+    size = {t.name: t.size_bytes(1) for t in program.tensors.values() if t.role in ("param", "step-size")}
+    plan = plan_of(program, weights, Choice(1, SUFFIX))
+    assert plan.terms["weights"] == sum(size.values())  # without knowing what the prediction takes
+    forward = lower_predict(program, 1)
+    arena = arena_layout(forward.programs[0])[1]
+    static = static_bytes(program, plan.lowered, None, 0, predict_bytes=arena)
+    prefix = [n for n in size if n.startswith(("conv1", "norm1", "conv2", "norm2"))]  # more than the rest
+    assert static.weights == sum(size[name] for name in prefix) > sum(size.values()) / 2
+    no_room = static_bytes(program, plan.lowered, None, 0, predict_bytes=plan.dynamic_bytes)
+    assert no_room.weights == sum(size.values())
