@@ -25,9 +25,8 @@ from .table import SLICES, ZERO, Slices, Step, Tile
 from .target import Target
 from .tile_memory import TileMemory, aligned, placed, rooms
 
-TILE_BYTES = (
-    128 * 1024
-)  # of all workers together (or a quarter of the maps), where the channels can be cut so far
+TILE_BYTES = 128 * 1024  # of all workers together, where the channels can be cut so far
+ROWS = 32  # output channels: fewer make a convolution slower, so tiles may take a quarter of the maps instead
 CACHE_BYTES = 512 * 1024  # of the slices that one worker passes over again and again
 
 
@@ -121,16 +120,23 @@ def _blocks(common: int, found: Reuse, outputs: Sequence[str], body: Body) -> tu
     ends = {name for name in outputs if body.tensors[name].batched} - found.apart
     maps = {name for step in found.steps for name in names_of(step) if body.tensors[name].batched}
     whole, outer = (sum(body.bytes(name) for name in names) for names in (maps, maps - found.inner))
-    dense = any(step.kind in DENSE for step in found.steps)
-    enough = max(TILE_BYTES, body.batch * outer // 4 if dense else 0)
+    rows = [_rows(step, body) for step in found.steps if step.kind in DENSE and step.attrs["groups"] == 1]
     possible = [n for n in range(1, common + 1) if common % n == 0]
     least = max(body.threads, 2 if body.batch == 1 else 1)
     for blocks in [n for n in possible if n >= least] or possible[-1:]:
         memory = placed(rooms(found.steps, found.inner, ends, partial(_slice_bytes, body, blocks)))
+        long = all(count // blocks > ROWS for count in rows)
+        enough = TILE_BYTES if long else max(TILE_BYTES, body.batch * outer // 4)
         small = _workers(blocks, body) * memory.bytes <= enough
-        if small and (dense or whole // blocks <= CACHE_BYTES):
+        if small and (rows or whole // blocks <= CACHE_BYTES):
             break
     return blocks, memory
+
+
+def _rows(step: Step, body: Body) -> int:
+    """Return the output channels of a convolution."""
+    tensor = body.tensors[step.outputs[0]]
+    return int(tensor.shape[int(tensor.batched)])
 
 
 def _slice_bytes(body: Body, blocks: int, name: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from edge_adapt.edge.plan.check import check_plan
 from edge_adapt.edge.plan.offsets import ALIGNMENT
 from edge_adapt.edge.plan.plan import Plan, make_plan
 from edge_adapt.edge.plan.static import static_bytes
-from edge_adapt.edge.program import Program, Tensor
+from edge_adapt.edge.program import DTYPE_BITS, Program, Tensor
 from edge_adapt.edge.reference import KERNELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -44,6 +44,14 @@ UPDATED = {
 CASES = [(name, layers) for name, found in UPDATED.items() for layers in found]
 TILINGS = ("norms", "convs")
 SAMPLES = 4
+CHOICES = [
+    Choice(1),
+    Choice(3),
+    Choice(1, storage="sparse"),
+    Choice(1, CACHED_SUFFIX),
+    Choice(1, recompute=True, saved_bits=8),
+    Choice(3, CACHED_SUFFIX, saved_bits=8, cache_bits=8, recompute=True),
+]
 
 
 def plan_of(program: Program, layers: tuple[str, ...], choice: Choice, samples: int = SAMPLES) -> Plan:
@@ -68,15 +76,14 @@ def tiled_steps(plan: Plan) -> list[tuple[StepProgram, Step, Slices]]:
 
 
 @pytest.mark.parametrize(("name", "layers"), CASES)
-@pytest.mark.parametrize("schedule", [ACCUMULATE, CACHED_SUFFIX])
-@pytest.mark.parametrize("micro_batch", [1, 3])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_an_adaptation_in_slices_is_the_same_and_stays_within_its_plan(
-    name: str, layers: tuple[str, ...], schedule: str, micro_batch: int
+    name: str, layers: tuple[str, ...], choice: Choice
 ) -> None:
     program = PROGRAMS[name]
-    expected = adapted(program, plan_of(program, layers, Choice(micro_batch, schedule)))
+    expected = adapted(program, plan_of(program, layers, choice))
     for tiling in TILINGS:
-        plan = plan_of(program, layers, Choice(micro_batch, schedule, tiling=tiling))
+        plan = plan_of(program, layers, replace(choice, tiling=tiling))
         found = adapted(program, plan)
         assert found.measured_dynamic_bytes is not None
         assert found.measured_dynamic_bytes <= plan.dynamic_bytes
@@ -86,15 +93,14 @@ def test_an_adaptation_in_slices_is_the_same_and_stays_within_its_plan(
 
 
 @pytest.mark.parametrize(("name", "layers"), CASES)
-@pytest.mark.parametrize("choice", [Choice(1), Choice(3), Choice(1, CACHED_SUFFIX)])
-@pytest.mark.parametrize("storage", ["dense", "sparse"])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_every_operation_is_done_once_after_what_it_reads(
-    name: str, layers: tuple[str, ...], choice: Choice, storage: str
+    name: str, layers: tuple[str, ...], choice: Choice
 ) -> None:
     program = PROGRAMS[name]
-    whole = plan_of(program, layers, Choice(choice.micro_batch, choice.schedule, storage))
+    whole = plan_of(program, layers, choice)
     for tiling in TILINGS:
-        plan = plan_of(program, layers, Choice(choice.micro_batch, choice.schedule, storage, tiling=tiling))
+        plan = plan_of(program, layers, replace(choice, tiling=tiling))
         for one, other in zip(plan.lowered.all_programs, whole.lowered.all_programs, strict=True):
             check_plan(
                 [b.segments for b in one.buffers], offsets_of(plan, one), plan.dynamic_bytes, ALIGNMENT
@@ -138,7 +144,12 @@ class Piece:
         return not apart and self.first <= other.last and other.first <= self.last
 
 
-def pieces(step: Step, inner: Slices, tensors: dict[str, Tensor]) -> list[Piece]:
+def sample_bytes(one: StepProgram, name: str) -> int:
+    value = one.values[name]
+    return Tensor(name, value.shape, value.dtype).size_bytes(1)
+
+
+def pieces(program: StepProgram, step: Step, inner: Slices) -> list[Piece]:
     """Return the slices and tiles of one worker; results in the memory of inputs share their place."""
     shared = {step.outputs[target]: step.inputs[source] for target, source in inner.in_place.items()}
     found, end = [], len(inner.steps)
@@ -150,11 +161,11 @@ def pieces(step: Step, inner: Slices, tensors: dict[str, Tensor]) -> list[Piece]
         tile = inner.tiles.get(name)
         if tile is None:
             blocks = inner.blocks if name in inner.sliced else 1
-            size, first = tensors[name].size_bytes(1) // blocks, -1 if name in step.inputs else at[0]
+            size, first = sample_bytes(program, name) // blocks, -1 if name in step.inputs else at[0]
             last = end if name in step.outputs else at[-1]
             found.append(Piece(name, shared.get(name, name), 0, size, first, last))
         else:
-            size = tensors[name.removesuffix("@tile")].size_bytes(1) // inner.blocks
+            size = int(np.prod(tile.shape)) * max(1, DTYPE_BITS[tile.dtype] // 8)
             place = shared.get(tile.over, tile.over)
             found.append(Piece(name, place, tile.offset, tile.offset + size, at[0], at[-1]))
             assert tile.over or tile.offset + size <= inner.tile_bytes
@@ -175,32 +186,35 @@ def handed_over(inner: Slices, before: Piece, after: Piece) -> bool:
 
 
 @pytest.mark.parametrize(("name", "layers"), CASES)
-@pytest.mark.parametrize("choice", [Choice(1), Choice(3), Choice(1, CACHED_SUFFIX)])
+@pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("tiling", TILINGS)
 def test_live_values_inside_a_step_lie_apart(
     name: str, layers: tuple[str, ...], choice: Choice, tiling: str
 ) -> None:
     program = PROGRAMS[name]
-    plan = plan_of(program, layers, Choice(choice.micro_batch, choice.schedule, tiling=tiling))
-    for _, step, inner in tiled_steps(plan):
-        found = pieces(step, inner, dict(program.tensors))
-        for index, one in enumerate(found):
+    plan = plan_of(program, layers, replace(choice, tiling=tiling))
+    for one, step, inner in tiled_steps(plan):
+        found = pieces(one, step, inner)
+        for index, piece in enumerate(found):
             for other in found[:index]:
-                if one.meets(other):
-                    assert handed_over(inner, one, other) or handed_over(inner, other, one), (one, other)
+                if piece.meets(other):
+                    assert handed_over(inner, piece, other) or handed_over(inner, other, piece), (
+                        piece,
+                        other,
+                    )
 
 
 @pytest.mark.parametrize(("name", "layers"), CASES)
 def test_blocks_divide_what_they_cut(name: str, layers: tuple[str, ...]) -> None:
     program = PROGRAMS[name]
     for choice in (Choice(1, tiling="convs"), Choice(3, CACHED_SUFFIX, tiling="convs")):
-        for _, step, inner in tiled_steps(plan_of(program, layers, choice)):
+        for one, step, inner in tiled_steps(plan_of(program, layers, choice)):
             assert inner.sliced <= {*step.inputs, *step.outputs}
             for value in inner.sliced:
-                tensor = program.tensors[value]
-                assert tensor.concrete(1)[int(tensor.batched)] % inner.blocks == 0
-                assert tensor.size_bytes(1) % inner.blocks == 0
-            assert inner.scratch_bytes >= max(one.workspace_bytes for one in inner.steps)
+                shape = one.values[value].shape
+                assert int(shape[shape[0] == "N"]) % inner.blocks == 0
+                assert sample_bytes(one, value) % inner.blocks == 0
+            assert inner.scratch_bytes >= max(each.workspace_bytes for each in inner.steps)
             assert step.workspace_bytes == inner.tile_bytes + inner.scratch_bytes
 
 
