@@ -19,7 +19,7 @@ class StaticBytes:
 
     Attributes:
         weights: the step sizes and every parameter once (frozen ones are mapped from the file, updated ones are
-            read into private copies), as far as they are in memory at a time, see `_weights`.
+            read into private copies), as far as they are in memory at a time, see `weights_bytes`.
         program: the lowered step table, as the target measures it.
         attention: attention parameters that some step reads.
         input: the support set as it is kept (uint8 pixels, float32 arrays) with its labels or targets, one
@@ -48,7 +48,7 @@ def static_bytes(
     sample_bytes: int | None,
     step_table_bytes: int,
     batch: int | None = None,
-    predict_bytes: int | None = None,
+    weights: int | None = None,
 ) -> StaticBytes:
     """Add up what is outside the arena.
 
@@ -58,7 +58,7 @@ def static_bytes(
         sample_bytes: what one kept sample takes; None: one byte per element of an input.
         step_table_bytes: what the step table takes.
         batch: most samples at a time; None: as lowered.
-        predict_bytes: arena of the prediction that follows; None: not known, all weights are counted.
+        weights: what `weights_bytes` says; None: all of them.
     """
     if sample_bytes is None:
         images = program.tensors[program.inputs["images"]]
@@ -70,24 +70,23 @@ def static_bytes(
     batch = batch or max(one.batch for one in lowered.all_programs)
     per_batch = sum(tensor.size_bytes(batch) for tensor in inputs)
     return StaticBytes(
-        weights=_weights(program, lowered, predict_bytes),
+        weights=sum(_weights(program).values()) if weights is None else weights,
         program=step_table_bytes,
         attention=sum(tensor.size_bytes(1) for tensor in attention),
         input=lowered.samples * (sample_bytes + answers) + batch * answers + per_batch,
     )
 
 
-def _weights(program: Program, lowered: Lowered, predict_bytes: int | None) -> int:
+def weights_bytes(program: Program, lowered: Lowered, predict_bytes: int) -> int:
     """Return the bytes of the weights that are in memory at a time.
 
     A prefix only reads mapped weights, which are given back before the updated ones are copied: either phase needs
     less than all of them. The prediction that follows needs all, but then the arena is free again: what it takes
-    with its own arena has to fit into what adapting takes.
+    with an arena of `predict_bytes` has to fit into what adapting takes.
     """
-    tensors = (*program.with_role("param"), *program.with_role("step-size"))
-    size = {tensor.name: tensor.size_bytes(1) for tensor in tensors}
+    size = _weights(program)
     total = sum(size.values())
-    if lowered.prefix is None or predict_bytes is None:
+    if lowered.prefix is None:
         return total
     ever = {name for one in lowered.programs for name in _updated(program, one)}
     suffix = ever.union(*(one.values for one in lowered.programs))
@@ -95,6 +94,12 @@ def _weights(program: Program, lowered: Lowered, predict_bytes: int | None) -> i
     live = max(live_bytes([buffer.segments for buffer in one.buffers]) for one in lowered.programs)
     adapting = live + sum(cache.bytes for cache in lowered.caches)
     return max(*phases, total - max(0, adapting - predict_bytes))
+
+
+def _weights(program: Program) -> dict[str, int]:
+    """Return the bytes of every parameter and of the step sizes."""
+    tensors = (*program.with_role("param"), *program.with_role("step-size"))
+    return {tensor.name: tensor.size_bytes(1) for tensor in tensors}
 
 
 def _updated(program: Program, one: StepProgram) -> list[str]:

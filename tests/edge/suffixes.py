@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_adapt.edge.lower import REFERENCE, Choice, lower
-from edge_adapt.edge.plan import Plan, make_plan
+from edge_adapt.edge.lower import REFERENCE, Choice, lower, lower_predict
+from edge_adapt.edge.plan import Plan, arena_layout, make_plan
 from edge_adapt.edge.plan.search import updated_layers
-from edge_adapt.edge.plan.static import static_bytes
+from edge_adapt.edge.plan.static import static_bytes, weights_bytes
 from edge_adapt.edge.program import Program
 
 from .programs import Builder, DictWeights, Net, finished, head_gradients, loss, started
@@ -38,7 +38,9 @@ def plan_of(
     updated = updated_layers(program, weights.tensors["alpha"], steps)
     lowered = lower(program, updated, samples, choice)
     layers = [[a.name for a, on in zip(program.layers, mask, strict=True) if on] for mask in updated]
-    static = static_bytes(program, lowered, None, REFERENCE.table_bytes(lowered))
+    predict_bytes = arena_layout(lower_predict(program, 1).programs[0])[1]
+    needed = weights_bytes(program, lowered, predict_bytes)
+    static = static_bytes(program, lowered, None, REFERENCE.table_bytes(lowered), weights=needed)
     return make_plan(lowered, layers, static, REFERENCE)
 
 
