@@ -4,9 +4,9 @@
     python benchmarks/masks.py --network conv4   p-Meta and its dense twin, about 70 minutes
 
 One thread each. For every network: initial weights by ordinary classification of the 64 training classes of
-mini-ImageNet (`pretrain.py`), meta-training from a recipe, the same for the dense baseline where there is one, the
-score on 600 test tasks, and a file with the table of step sizes and where it comes from. Finished parts under
---work are kept and used again; an interrupted meta-training goes on from its checkpoint.
+mini-ImageNet (`pretrain.py`), meta-training from a recipe, the same for the dense baseline where there is one, and
+a file with the table of step sizes and where it comes from. Finished parts under --work are kept and used again;
+an interrupted meta-training goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 MASKS = ROOT / "benchmarks" / "masks"
-TASKS = 600
+SCORE = ("accuracy", "ci95", "tasks", "accuracy_before")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network: how it is pretrained, its recipe, the recipe of its dense baseline, tasks of the score."""
+    """One network: how it is pretrained, its recipe, the recipe of its dense baseline."""
 
     pretraining: tuple[str, ...]
     recipe: str
     baseline: str | None
-    tasks: int = TASKS
 
 
 CASES = {
@@ -80,11 +79,11 @@ def step_sizes(network: str, case: Case, work: Path, data: Path) -> dict[str, An
         run([*script, "--data", str(data), *case.pretraining])
     trained = meta_trained(case.recipe, weights, work / f"{network}-pmeta", data)
     content = described(trained)
-    content["provenance"] |= provenance(trained, case.tasks, data)
+    content["provenance"] |= provenance(trained)
     content["baseline"] = None
     if case.baseline is not None:
         dense = meta_trained(case.baseline, weights, work / f"{network}-baseline", data)
-        content["baseline"] = provenance(dense, case.tasks, data)
+        content["baseline"] = provenance(dense)
     return content
 
 
@@ -118,7 +117,7 @@ def described(trained: Path) -> dict[str, Any]:
     }
 
 
-def provenance(trained: Path, tasks: int, data: Path) -> dict[str, Any]:
+def provenance(trained: Path) -> dict[str, Any]:
     """Where a run's numbers come from, and its score on the test tasks."""
     from edge_adapt.cloud import load_run
     from edge_adapt.cloud.settings import to_table
@@ -137,34 +136,13 @@ def provenance(trained: Path, tasks: int, data: Path) -> dict[str, Any]:
         "kept_step": found.result["step"],
         "minutes": round(found.result["seconds"] / 60, 1),
         "initial_weights": json.loads(Path(weights).with_suffix(".json").read_text()),
-        "test": score(trained, tasks, data),
+        "test": {name: found.result["test"][name] for name in SCORE},
         "validation": found.result["validation"],
         "zero_step_sizes": found.result["zero_step_sizes"],
         "versions": found.result["versions"],
         "machine": machine(),
         "settings": settings,
     }
-
-
-def score(trained: Path, tasks: int, data: Path) -> dict[str, float]:
-    """Accuracy on test tasks at the device's semantics, kept beside the run: it takes minutes."""
-    kept = trained.with_name(f"{trained.name}-score-{tasks}.json")
-    if not kept.exists():
-        line = [
-            tool("meta-train"),
-            "eval",
-            str(trained),
-            "--data",
-            f"miniimagenet={data}",
-            "--tasks",
-            str(tasks),
-        ]
-        done = subprocess.run(
-            [*line, "--threads", "1", "--json"], check=True, stdout=subprocess.PIPE, text=True
-        )
-        kept.write_text(done.stdout)
-    found = json.loads(kept.read_text())
-    return {name: found[name] for name in ("accuracy", "ci95", "tasks", "accuracy_before")}
 
 
 def run(line: list[str]) -> None:
