@@ -94,16 +94,17 @@ class StepTable:
         program: the step program.
         record: the records' head, to be passed on by reference.
         values, steps, slices, attrs, operands: the records.
+        raw: the allocation they all lie in.
     """
 
     def __init__(self, program: StepProgram, codes: Mapping[str, int], threads: int) -> None:
         self.program = program
         counts = _counts(program)
-        self._memory = (ctypes.c_uint8 * table_bytes(program))()
-        self.record = TableRecord.from_buffer(self._memory)
+        self.raw = (ctypes.c_uint8 * table_bytes(program))()
+        self.record = TableRecord.from_buffer(self.raw)
         at, found = ctypes.sizeof(TableRecord), list[Any]()
         for count, part in zip(counts, PARTS, strict=True):
-            found.append((part * count).from_buffer(self._memory, at))
+            found.append((part * count).from_buffer(self.raw, at))
             at += count * ctypes.sizeof(part)
         self.values, self.steps, self.slices, self.attrs, self.operands = found
         head = self.record
@@ -116,9 +117,9 @@ class StepTable:
         self._batched = [i for i, value in values if value.shape[:1] == ("N",)]
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of the allocation."""
-        return ctypes.sizeof(self._memory)
+    def address(self) -> int:
+        """Where the allocation is."""
+        return ctypes.addressof(self.raw)
 
     def place(self, samples: int, memory: Mapping[str, Memory], workspaces: Mapping[int, int]) -> None:
         """Say for how many samples the table is, and where everything lies.
