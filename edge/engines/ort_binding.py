@@ -110,9 +110,10 @@ class Artifacts:
         return [fetches[index].numpy() for index in range(2)]
 
     def _write(self, name: str, weights: Weights) -> None:
-        """Write a parameter from a copy: pages of a mapped file would stay resident beside it."""
+        """Write a parameter; the pages of a mapped file do not stay resident beside it."""
         if self._state.has_parameter(name):
-            kept = np.ascontiguousarray(weights.copy(name))  # the binding does not keep its memory alive
+            kept = np.ascontiguousarray(weights.mapped(name))  # the binding does not keep its memory alive
             self._state.copy_parameter_from(
                 name, self._binding.OrtValue.ortvalue_from_numpy(kept, self._device)
             )
+            weights.give_back()
