@@ -25,7 +25,7 @@ from .table import SLICES, ZERO, Slices, Step, Tile
 from .target import Target
 from .tile_memory import TileMemory, aligned, placed, rooms
 
-TILE_BYTES = 128 * 1024  # of all workers together, where the channels can be cut so far
+TILE_BYTES = 64 * 1024  # of all workers together, where the channels can be cut so far
 ROWS = 32  # output channels: fewer make a convolution slower, so tiles may take a quarter of the maps instead
 CACHE_BYTES = 512 * 1024  # of the slices that one worker passes over again and again
 
