@@ -24,7 +24,8 @@ from .interrupts import uninterrupted
 from .planned import PlannedEngine
 
 CALL_SECONDS, MACS_PER_SECOND, BYTES_PER_SECOND, FAR_SECONDS = 0.3e-6, 45e9, 8e9, 4.5e-11
-"""One core of an AVX-512 x86 machine (docs/speed.md); only their proportions matter."""
+TILE_BYTE_SECONDS, TILE_MAC_SECONDS = 5.5e-11, 1e-10
+"""Of one core of an AVX-512 x86 machine (docs/speed.md); only their proportions matter."""
 LOOK_NANOSECONDS = 10_000_000
 """How often a run without a watcher looks whether it shall stop."""
 WORKSPACES = 512
@@ -40,7 +41,14 @@ class NativeTarget:
 
     def __init__(self, library: Library, threads: int) -> None:
         self.threads = threads
-        self.rates = Rates(CALL_SECONDS, 1 / (MACS_PER_SECOND * threads), 1 / BYTES_PER_SECOND, FAR_SECONDS)
+        self.rates = Rates(
+            CALL_SECONDS,
+            1 / (MACS_PER_SECOND * threads),
+            1 / BYTES_PER_SECOND,
+            FAR_SECONDS,
+            tile_byte=TILE_BYTE_SECONDS,
+            tile_mac=TILE_MAC_SECONDS / threads,
+        )
         self._with_workspace = {kind for kind in library.codes if library.has_workspace(kind)}
         self._workspace_bytes = lru_cache(WORKSPACES)(_Asked(library))
 

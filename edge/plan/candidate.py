@@ -11,7 +11,7 @@ from ..program import Program
 from .figures import figures_of
 from .freezing import Level, Mask, Worth
 from .plan import Plan, arena_layout, make_plan
-from .static import static_bytes
+from .static import static_bytes, weights_bytes
 
 Caps = Mapping[str, int]
 
@@ -61,6 +61,14 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """What is known of a candidate before its buffers are placed; `least` is a lower bound."""
+
+    seconds: float
+    least: Size
+
+
+@dataclass(frozen=True)
 class Family:
     """Candidates that differ only in their micro-batch.
 
@@ -83,24 +91,18 @@ class Family:
     micro_batches: tuple[int, ...]
 
     @cached_property
-    def least(self) -> dict[int, Size]:
-        """Lower bounds on what plans take, by micro-batch, from the steps of the smallest."""
+    def summaries(self) -> dict[int, Summary]:
+        """What is known without placing anything, by micro-batch."""
         ask, lowered = self.request, self.lowered(1)
-        live, found = figures_of(lowered, ask.target), {}
-        whole = max((one.batch for one in lowered.programs), default=1)
+        figures, found = figures_of(lowered, ask.target), {}
+        whole = max(one.batch for one in lowered.programs)
+        weights = weights_bytes(ask.program, lowered, ask.predict_bytes)
         for micro_batch in self.micro_batches:
-            batch = max(micro_batch, whole)
-            static = static_bytes(ask.program, lowered, ask.sample_bytes, 0, batch).total
-            dynamic = live.live_bytes(micro_batch)
-            found[micro_batch] = Size(static + max(dynamic, ask.decode_bytes), dynamic)
+            batch, dynamic = max(micro_batch, whole), figures.live_bytes(micro_batch)
+            static = static_bytes(ask.program, lowered, ask.sample_bytes, 0, batch, weights).total
+            least = Size(static + max(dynamic, ask.decode_bytes), dynamic)
+            found[micro_batch] = Summary(figures.seconds(micro_batch), least)
         return found
-
-    @cached_property
-    def seconds(self) -> dict[int, float]:
-        """Predicted seconds by micro-batch, from the steps of the largest."""
-        lowered = self.lowered(self.micro_batches[-1])
-        figures = figures_of(lowered, self.request.target)
-        return {micro_batch: figures.seconds(micro_batch) for micro_batch in self.micro_batches}
 
     def lowered(self, micro_batch: int) -> Lowered:
         """Make the step programs."""
@@ -115,11 +117,12 @@ class Family:
             for mask in self.level.updated
         ]
         table = ask.target.table_bytes(lowered)
-        static = static_bytes(ask.program, lowered, ask.sample_bytes, table, predict_bytes=ask.predict_bytes)
+        weights = weights_bytes(ask.program, lowered, ask.predict_bytes)
+        static = static_bytes(ask.program, lowered, ask.sample_bytes, table, weights=weights)
         plan = make_plan(
             lowered, layers, static, ask.target, ask.decode_bytes, self.cap_cut, self.level.freezing
         )
-        return replace(plan, predicted_seconds=self.seconds[micro_batch])
+        return replace(plan, predicted_seconds=self.summaries[micro_batch].seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +135,12 @@ class Candidate:
     @property
     def least(self) -> Size:
         """A lower bound on what its plan takes."""
-        return self.family.least[self.micro_batch]
+        return self.family.summaries[self.micro_batch].least
 
     @property
     def seconds(self) -> float:
         """What it is predicted to take."""
-        return self.family.seconds[self.micro_batch]
+        return self.family.summaries[self.micro_batch].seconds
 
     def plan(self) -> Plan:
         """Place every buffer."""

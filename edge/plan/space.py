@@ -15,9 +15,9 @@ BITS = (32, 8)
 DOMAINS: Mapping[str, tuple[Any, ...]] = {
     "schedule": SCHEDULES,
     "storage": STORAGES,
-    "saved_bits": BITS[:1],
-    "cache_bits": BITS[:1],
-    "recompute": (False,),
+    "saved_bits": BITS,
+    "cache_bits": BITS,
+    "recompute": (False, True),
     "tiling": TILINGS,
 }
 """The values of every dimension but the micro-batch; the last one needs least memory."""
@@ -65,10 +65,12 @@ class Space:
         ]
 
     def leanest(self, bits: tuple[int, int], storages: Sequence[str]) -> list[Choice]:
-        """Return those of `families` that need least memory: one per schedule and storage."""
-        recompute, tiling = self.values["recompute"][-1], self.values["tiling"][-1]
-        every = self.families(bits, storages)
-        return [one for one in every if (one.recompute, one.tiling) == (recompute, tiling)]
+        """Return those of `families` that may need least memory.
+
+        Per schedule and storage: with everything done for it, and with nothing, where the step table is smallest.
+        """
+        ways = [(self.values["recompute"][end], self.values["tiling"][end]) for end in (-1, 0)]
+        return [one for one in self.families(bits, storages) if (one.recompute, one.tiling) in ways]
 
     def storages(self, sparse: bool) -> tuple[str, ...]:
         """Return the storages that differ: without kept channels sparse storage is dense storage."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..lower.table import Lowered, Step, StepProgram
+from ..lower.table import Lowered, Slices, Step, StepProgram
 from ..lower.target import Rates, Target
 
 LITTLE = 1 << 10
@@ -63,7 +63,8 @@ def work_of(program: StepProgram, rates: Rates) -> Work:
         per_pass=sum(per_pass for per_pass, _ in calls) * rates.call,
         per_sample=sum(per_sample for _, per_sample in calls) * rates.call
         + _macs(program) * rates.mac
-        + sum(step.sample_bytes for step in body) * rates.byte,
+        + sum(step.sample_bytes for step in body) * rates.byte
+        + sum(_in_tiles(step.slices, rates) for step in body if step.slices is not None),
         written=tuple(step.sample_bytes for step in body if step.sample_bytes > LITTLE),
         rates=rates,
     )
@@ -75,6 +76,14 @@ def _calls(step: Step) -> tuple[int, int]:
     if inner is None:
         return 1, 0
     return inner.blocks * (len(inner.before) + len(inner.after)), inner.blocks * len(inner.each)
+
+
+def _in_tiles(inner: Slices, rates: Rates) -> float:
+    """Return the time one sample takes more than the values that come and go."""
+    written = sum(step.sample_bytes for step in inner.each)
+    return written * rates.tile_byte + rates.tile_mac * sum(
+        step.macs for step in inner.each if step.kind.startswith("Conv")
+    )
 
 
 def _macs(program: StepProgram) -> int:
