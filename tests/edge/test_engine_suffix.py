@@ -21,6 +21,7 @@ from edge_adapt.edge.engines import (
     ReferenceEngine,
 )
 from edge_adapt.edge.lower import Choice, Step
+from edge_adapt.edge.lower.choice import TILINGS
 from edge_adapt.edge.plan.static import weights_bytes
 from edge_adapt.edge.program import Program
 from numpy.typing import NDArray
