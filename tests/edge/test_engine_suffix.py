@@ -85,6 +85,21 @@ def test_it_equals_accumulating(net: Net, rows: list[tuple[str, ...]], storage: 
         assert_same(adapt(program, weights, Choice(micro_batch, SUFFIX, storage), net=net), truth)
 
 
+@pytest.mark.parametrize("rows", [ROWS["everything"], ROWS["block 2 and head"], ROWS["a norm first"]])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("tiling", TILINGS)
+def test_it_equals_accumulating_with_tiles_and_recomputed_values(
+    rows: list[tuple[str, ...]], recompute: bool, tiling: str
+) -> None:
+    weights = learning(ATTENTION, *rows)
+    truth = adapt(ATTENTION, weights, Choice(4))
+    choice = Choice(4, SUFFIX, recompute=recompute, tiling=tiling)
+    found = adapt(ATTENTION, weights, choice, Hooks(measure=True))
+    assert_same(found, truth)
+    assert found.measured_dynamic_bytes is not None
+    assert found.measured_dynamic_bytes <= plan_of(ATTENTION, weights, choice).dynamic_bytes
+
+
 @pytest.mark.parametrize(
     "layers", [("conv1", "conv2", "fc"), ("conv2",), ("fc",), ("conv1",), ("conv2", "fc")]
 )
