@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 
+from ..losses import LOSSES
 from .body import Body, Passed, names_of, reads, writes
 from .order import UPDATE
 from .slice_rules import divisor, roles, rule_of
@@ -21,6 +22,7 @@ MIN_BYTES = 4096  # smaller maps are not worth a chain
 DENSE = frozenset({"Conv", "ConvInputGrad", "ConvWeightGrad", "ConvWeightGradSparse"})
 WEIGHT_GRADIENTS = frozenset({"ConvWeightGrad", "ConvWeightGradSparse"})
 APART = (ZERO, UPDATE)  # run once per block
+ENDS = frozenset({LOAD, *(loss.operation for loss in LOSSES.values())})  # recomputed values stay behind them
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _grown(window: Sequence[Step], body: Body) -> tuple[list[int], list[int]]:
     growing, passed = _Growing(body), Passed(set(), set())
     before: list[int] = []
     for index, step in enumerate(window):
-        if step.kind == LOAD or not (index == 0 or growing.members):
+        if step.kind in ENDS or not (index == 0 or growing.members):
             break
         if passed.bars(step):
             passed.add(step)
