@@ -54,7 +54,7 @@ class _Growing:
     written: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
 
-    def takes(self, step: Step, ahead: Sequence[Step]) -> bool:
+    def takes(self, step: Step) -> bool:
         """Let a step join if it may."""
         rule = rule_of(step, self.body.tensors)
         if rule is None or not self._allowed(step) or not self.ended.isdisjoint(names_of(step)):
@@ -64,7 +64,7 @@ class _Growing:
         whole = [name for name, is_cut in cut.items() if not is_cut and name in self.written]
         mixed = any(self.cut.get(name, is_cut) != is_cut for name, is_cut in cut.items())
         sampled = self.sampled or bool(whole) or mixed or common == 1
-        if sampled and not self.sampled and not self._worth_samples(step, whole, ahead):
+        if sampled and not self.sampled and not self._worth_samples(step, whole):
             return False
         self.common, self.sampled = common, sampled
         self.cut.update(cut)
@@ -82,7 +82,7 @@ class _Growing:
             step.outputs[0] not in self.body.kept or step.inputs[0] in self.written
         )
 
-    def _worth_samples(self, step: Step, whole: Sequence[str], ahead: Sequence[Step]) -> bool:
+    def _worth_samples(self, step: Step, whole: Sequence[str]) -> bool:
         """Whether to go sample by sample from now on, so that values read with all channels become tiles."""
         if self.body.batch == 1 or step.kind not in DENSE or not whole or self.body.kept.intersection(whole):
             return False
@@ -115,7 +115,7 @@ def _grown(window: Sequence[Step], body: Body) -> tuple[list[int], list[int]]:
             break
         if passed.bars(step):
             passed.add(step)
-        elif growing.takes(step, window[index + 1 :]):
+        elif growing.takes(step):
             growing.members.append(index)
         elif step.kind != UPDATE and growing.written.isdisjoint(reads(step) | writes(step)):
             before.append(index)
@@ -238,8 +238,8 @@ def _useful(steps: Sequence[Step], body: Body) -> bool:
     return max(_size(name, body) for step in steps for name in names_of(step)) >= MIN_BYTES
 
 
-def _ordered(window: Sequence[Step], steps: list[Step], before: set[int], body: Body) -> Chain:
-    """Say what of the window up to the last step of the chain runs before it and what behind."""
+def _ordered(window: Sequence[Step], steps: list[Step], before: set[int], body: Body) -> Chain | None:
+    """Say what of the window up to the last step of the chain runs before it and what behind; None if it cannot."""
     inside = {id(step) for step in steps}
     last = max(index for index, step in enumerate(window) if id(step) in inside)
     written, first, behind, passed = _written(steps), [], [], Passed(set(), set())
@@ -252,6 +252,8 @@ def _ordered(window: Sequence[Step], steps: list[Step], before: set[int], body: 
         else:
             behind.append(step)
             passed.add(step)
+    if any(not passed.written.isdisjoint(reads(step)) for step in steps):
+        return None
     return Chain(first, steps, behind, _common(steps, body))
 
 
