@@ -30,9 +30,7 @@ class TorchEngine:
     name = "torch"
     plans = False
 
-    def __init__(self, case: Case, threads: int) -> None:
-        torch.set_num_threads(threads)
-        torch.set_num_interop_threads(1)
+    def __init__(self, case: Case) -> None:
         self._case = case
 
     def adapt(
@@ -128,7 +126,9 @@ def _with_weights(module: nn.Module, weights: Weights) -> nn.Module:
 
 def torch_engine(name: str, directory: Path, threads: int) -> TorchEngine:
     """Return the engine for a bundle of `edge_cases`, whose directory begins with the case's name."""
-    return TorchEngine(CASES[directory.name.rpartition("-")[0]], threads)
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    return TorchEngine(CASES[directory.name.rpartition("-")[0]])
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_eager_torch_takes_the_same_steps(
     alpha, support = files.weights.copy("alpha"), selftest_support(files, SAMPLES)
     plan = search_plan(files.program, alpha, SAMPLES, STEPS, micro_batch=3)
     given = (files.program, plan, files.weights, support)
-    ours, theirs = ReferenceEngine().adapt(*given), torch_engine.TorchEngine(case, 1).adapt(*given)
+    ours, theirs = ReferenceEngine().adapt(*given), torch_engine.TorchEngine(case).adapt(*given)
     np.testing.assert_allclose(theirs.losses, ours.losses, rtol=1e-4)
     assert theirs.updated.keys() == ours.updated.keys()
     for name, value in ours.updated.items():
