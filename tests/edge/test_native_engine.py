@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 
 from .native_plans import needs_native, plan_of, weights_with_frozen
 from .programs import Net, conv_program, random_support, random_weights, residual_program
+from .separable import separable_program
+from .suffixes import TOKENS, token_program
 
 pytestmark = needs_native
 Array = NDArray[Any]
@@ -41,6 +43,10 @@ NETS = {
     "attention": (Net(rho=0.3), conv_program),
     "colour": (Net(colours=3, blocks=1, rho=0.5), conv_program),
     "residual": (Net(), residual_program),
+}
+OTHERS = {
+    "separable": (Net(size=16, channels=4), separable_program),
+    "tokens": (Net(size=TOKENS), lambda net: token_program()),
 }
 FROZEN: dict[str, tuple[str, ...]] = {
     "nothing": (),
@@ -96,6 +102,15 @@ def test_every_choice_gives_what_the_reference_engine_gives(
         assert found.losses == pytest.approx(truth.losses, rel=10 * tolerance)
         assert found.measured_dynamic_bytes is not None
         assert found.measured_dynamic_bytes <= plan.dynamic_bytes
+
+
+@pytest.mark.parametrize("net", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(
+    "frozen", [(), ("stem", "expand", "class", "embed")], ids=["nothing", "the first two"]
+)
+@pytest.mark.parametrize("choice", [*ACCUMULATE, *SUFFIX], ids=words)
+def test_other_networks_too(net: tuple[Net, Any], frozen: tuple[str, ...], choice: Choice) -> None:
+    test_every_choice_gives_what_the_reference_engine_gives(net, frozen, choice)
 
 
 @pytest.mark.parametrize("samples", [1, 4, 7])
