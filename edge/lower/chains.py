@@ -245,6 +245,8 @@ def _ordered(window: Sequence[Step], steps: list[Step], before: set[int], body: 
     written, first, behind, passed = _written(steps), [], [], Passed(set(), set())
     for step in window[: last + 1]:
         if id(step) in inside:
+            if passed.bars(step):
+                return None
             continue
         free = written.isdisjoint(reads(step) | writes(step)) and not passed.bars(step)
         if free and step.kind != UPDATE and (id(step) in before or step.kind in DENSE):
@@ -252,8 +254,6 @@ def _ordered(window: Sequence[Step], steps: list[Step], before: set[int], body: 
         else:
             behind.append(step)
             passed.add(step)
-    if any(not passed.written.isdisjoint(reads(step)) for step in steps):
-        return None
     return Chain(first, steps, behind, _common(steps, body))
 
 
