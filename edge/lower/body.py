@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from ..program import Tensor
 from ..reference import KERNELS
-from .order import UPDATE
+from .order import GIVEN_ROLES, UPDATE
 from .outline import Outline
 from .table import Step
-
-OUTSIDE_ROLES = ("param", "step-size", "attention-param", "input")
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Body:
 
 def body_of(steps: Sequence[Step], one: Outline, batch: int, threads: int, convolutions: bool) -> Body:
     """Look at a body."""
-    kept = {name for name, tensor in one.tensors.items() if tensor.role in OUTSIDE_ROLES}
+    kept = {name for name, tensor in one.tensors.items() if tensor.role in GIVEN_ROLES}
     kept.update(one.outputs.values(), one.cached, () if one.updates_inside else one.accumulators)
     kept.update(name for step in steps if step.kind == UPDATE for name in step.outputs)
     mentions = Counter(name for step in steps for name in names_of(step))
