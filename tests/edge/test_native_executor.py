@@ -10,7 +10,7 @@ import pytest
 from edge_adapt.edge import native
 from edge_adapt.edge.engines import NativeEngine
 from edge_adapt.edge.engines.binding import Backend, Bound, NotFinite, ReferenceBackend
-from edge_adapt.edge.engines.native import NativeBackend
+from edge_adapt.edge.engines.native_binding import NativeBackend
 from edge_adapt.edge.lower import Choice, Step
 from edge_adapt.edge.lower.table import StepProgram
 from edge_adapt.edge.native.executor import Executor, StepTableError
