@@ -43,9 +43,12 @@ def tables(rows: list[Row]) -> str:
     for row in rows:
         groups.setdefault((row["case"], row["threads"]), {})[row["engine"]] = row
     time = [
-        "| case | threads | native, s | onnxruntime-training | ratio | onnxruntime | PyTorch |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        *_lines(groups, "seconds", lambda value: f"{value:.3f}"),
+        "| case | threads | native, s | onnxruntime-training | ratio | onnxruntime | PyTorch | ratio of processor time |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"{line} {group[OURS]['cpu_seconds'] / group[THEIRS]['cpu_seconds']:.2f} |"
+            for line, group in zip(_lines(groups, "seconds", _seconds), _full(groups), strict=True)
+        ),
     ]
     memory = [
         "| case | threads | native, MB | onnxruntime-training | ratio | onnxruntime | PyTorch | native, planned |",
@@ -70,6 +73,10 @@ def _lines(groups: dict[tuple[str, int], dict[str, Row]], key: str, text: Any) -
         others = [text(group[name][key]) if name in group else "-" for name in OTHERS]
         figures = (text(ours[key]), text(theirs[key]), f"{ours[key] / theirs[key]:.2f}", *others)
         yield f"| {ours['case']} | {ours['threads']} | " + " | ".join(figures) + " |"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def _mb(size: int) -> str:
