@@ -1,0 +1,131 @@
+"""What 8-bit storage costs in accuracy: the same Omniglot tasks, adapted with maps kept as floats and as bytes.
+
+    python benchmarks/byte_storage.py BUNDLE [BUNDLE ...]        bundles of benchmarks/omniglot.py
+
+Every task of the evaluation alphabets is adapted to three times: all maps in float32; maps for the backward pass in 8
+bits (accumulate); maps between prefix and suffix in 8 bits, too (cached suffix). A row is one bundle: mean accuracy on
+the queries of each, the largest difference of the logits relative to the largest logit, and the arena's bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edge_adapt.cloud.tasks import EpisodeSampler, load_dataset
+from edge_adapt.edge import Bundle
+from edge_adapt.edge.engines.registry import default_engine, engine_named
+from edge_adapt.edge.lower import Choice
+from edge_adapt.edge.lower.choice import CACHED_SUFFIX
+from edge_adapt.edge.plan import Plan
+from edge_adapt.edge.plan.candidate import Family, Request
+from edge_adapt.edge.plan.freezing import unfrozen
+from edge_adapt.edge.plan.search import updated_layers
+from machine import machine
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "byte_storage.json"
+QUERIES, SEED = 15, 0
+FLOATS = "float32"
+CHOICES = {
+    FLOATS: Choice(),
+    "8-bit saved": Choice(saved_bits=8, recompute=True, tiling="convs"),
+    "8-bit saved and cached": Choice(1, CACHED_SUFFIX, "dense", 8, 8, True, "convs"),
+}
+
+
+def main() -> None:
+    """Run what is asked for; rewrite the results file after every row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path, nargs="+", help="a bundle exported from a run on Omniglot")
+    parser.add_argument("--tasks", type=int, default=600, help="tasks of the evaluation alphabets")
+    parser.add_argument("--engine", default=default_engine(), help="native or reference")
+    parser.add_argument("--data", type=Path, default=None, help="directory of omniglot28.npz")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the results file")
+    args = parser.parse_args()
+    data = args.data or Path(os.environ.get("EDGE_ADAPT_DATA", ROOT.parent / "shared" / "data"))
+    for path in args.bundle:
+        row = compared(Bundle.open(path), args.tasks, args.engine, data)
+        keep(row, args.out)
+        print(json.dumps(row))
+
+
+@dataclass
+class Score:
+    """Results of one way to store maps, task by task."""
+
+    plan: Plan
+    accuracy: list[float]
+    difference: float = 0.0
+
+    def to_json(self) -> dict[str, float]:
+        """Return the mean accuracy, its 95 % interval, the largest difference, the bytes."""
+        spread = 1.96 * float(np.std(self.accuracy)) / len(self.accuracy) ** 0.5
+        return {
+            "accuracy": float(np.mean(self.accuracy)),
+            "ci95": spread,
+            "logits_difference": self.difference,
+            "dynamic_bytes": self.plan.dynamic_bytes,
+            "saved_bytes": self.plan.terms["saved"],
+        }
+
+
+def compared(bundle: Bundle, tasks: int, engine: str, data: Path) -> dict[str, Any]:
+    """Adapt to every task with every choice; return the bundle's row."""
+    provenance = bundle.files.manifest.provenance
+    ways, shots = provenance["ways"], provenance["shots"]
+    plans = planned(bundle, ways * shots, engine)
+    scores = {name: Score(plan, []) for name, plan in plans.items()}
+    dataset = load_dataset("omniglot", "test", data_dir=data)
+    sampler = EpisodeSampler(dataset, ways=ways, shots=shots, queries=QUERIES, seed=SEED)
+    for index in range(tasks):
+        episode = sampler.episode(index)
+        found = {
+            name: bundle.adapt(episode.support_x, episode.support_y, plan, engine).logits(episode.query_x)
+            for name, plan in plans.items()
+        }
+        for name, logits in found.items():
+            right = logits[:, :ways].argmax(axis=1) == episode.query_y
+            scores[name].accuracy.append(float(right.mean()))
+            error = np.abs(logits - found[FLOATS]).max() / np.abs(found[FLOATS]).max()
+            scores[name].difference = max(scores[name].difference, float(error))
+    return {
+        "recipe": provenance["recipe"],
+        "tasks": tasks,
+        "engine": engine,
+        **{name: score.to_json() for name, score in scores.items()},
+        "machine": machine(),
+    }
+
+
+def planned(bundle: Bundle, samples: int, engine: str) -> Mapping[str, Plan]:
+    """Plan every choice as it is, whatever the search would take."""
+    files, target = bundle.files, engine_named(engine, bundle.files.path).target
+    updated = updated_layers(files.program, files.weights.copy("alpha"), files.program.steps)
+    request = Request(files.program, updated, samples, None, 0, target)
+    return {
+        name: Family(request, unfrozen(updated), 0.0, None, choice, (1,)).plan(1)
+        for name, choice in CHOICES.items()
+    }
+
+
+def keep(row: dict[str, Any], out: Path) -> None:
+    """Put the row into the results file, in place of an older one of the same recipe."""
+    rows = json.loads(out.read_text()) if out.exists() else []
+    rows = sorted([old for old in rows if old["recipe"] != row["recipe"]] + [row], key=lambda r: r["recipe"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".tmp")
+    partial.write_text(json.dumps(rows, indent=1) + "\n")
+    partial.replace(out)
+
+
+if __name__ == "__main__":
+    main()
