@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import features
 
-from .engines import installed_engines
+from .engines import default_engine, installed_engines
 from .measure import PeakMeter
+from .native import available, best, built
 from .units import format_bytes
 
 PACKAGES = ("edge-adapt", "numpy", "click", "pillow", "tqdm")
@@ -38,6 +39,9 @@ def facts(
         "blas": _blas(),
         "blas_threads": environment.get(THREAD_VARIABLE),
         "engines": installed_engines(),
+        "default_engine": default_engine(),
+        "native_in_use": best().instruction_set if available() else None,
+        "native_built": sorted(built()),
         "peaks_measurable": meter.peak_bytes is not None,
         "jpeg": features.check("jpg"),
         "available_bytes": _available_bytes(meminfo),
@@ -52,10 +56,10 @@ def problems(found: Mapping[str, Any]) -> list[str]:
             "peak memory cannot be measured (reported as null): run on Linux with a writable"
             " /proc/self/clear_refs; plans are not affected"
         )
-    if found["blas_threads"] != "1":
+    if found["native_in_use"] is None:
         lines.append(
-            f"{THREAD_VARIABLE} is {found['blas_threads'] or 'not set'}: set it to 1 before Python starts"
-            " when you use the Python API, or products take memory outside the plan (edge-adapt does)"
+            "the native engine was not compiled for this machine: the reference engine is in use, which is slower;"
+            " install gcc or clang, then edge-adapt again (pip install --force-reinstall --no-deps edge-adapt)"
         )
     if not found["jpeg"]:
         lines.append("Pillow has no JPEG decoder: install libjpeg and pillow again, or use PNG files")
@@ -64,6 +68,16 @@ def problems(found: Mapping[str, Any]) -> list[str]:
     if found["available_bytes"] is not None and found["available_bytes"] < LEAST_MEMORY_BYTES:
         lines.append(f"only {format_bytes(found['available_bytes'])} of memory are free: stop other programs")
     return lines
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """Return one line for each thing that is good to know and no problem."""
+    if found["blas_threads"] == "1":
+        return []
+    return [
+        f"{THREAD_VARIABLE} is {found['blas_threads'] or 'not set'}: edge-adapt sets it itself; set it to 1 before"
+        " Python starts when you use the Python API, or NumPy's products take memory outside the plan"
+    ]
 
 
 def _blas() -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .engines import engine_named
+from .engines.planned import PlannedEngine
 from .inputs import QuerySet, read_query
 from .lower import lower_predict
 from .measure import PeakMeter
@@ -20,8 +22,8 @@ from .session import AdaptedModel
 def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
     """Return what `edge-adapt predict --json` prints: class and confidence of every sample, or its outputs.
 
-    `accuracy` is null where the input does not name the true classes; `dynamic_bytes` is the arena, measured
-    bytes are null where they cannot be measured.
+    `accuracy` is null where the input does not name the true classes; `dynamic_bytes` is the arena, null for
+    engines that have none; measured bytes are null where they cannot be measured.
 
     Raises:
         SupportError: samples that cannot be read or do not fit the model.
@@ -42,13 +44,23 @@ def predict_path(model: AdaptedModel, path: Path) -> dict[str, Any]:
         "classes": list(model.class_names),
         "converted": list(query.converted),
         "seconds": time.perf_counter() - start,
-        "dynamic_bytes": arena_layout(lower_predict(files.program, 1).programs[0])[1],
+        "dynamic_bytes": _dynamic_bytes(model),
         "baseline_bytes": meter.baseline_bytes,
         "measured_peak_bytes": meter.peak_bytes,
         "process_peak_bytes": meter.process_peak_bytes,
         "engine": model.engine,
+        "threads": model.threads,
         "bundle": {"name": files.manifest.name, "sha256": files.identity},
     }
+
+
+def _dynamic_bytes(model: AdaptedModel) -> int | None:
+    """Return the arena of predicting one sample at a time."""
+    files = model.bundle.files
+    engine = engine_named(model.engine, files.path, model.threads)
+    if not isinstance(engine, PlannedEngine):
+        return None
+    return arena_layout(lower_predict(files.program, 1, engine.target).programs[0])[1]
 
 
 def _classes(model: AdaptedModel, query: QuerySet, chances: NDArray[np.float64]) -> list[dict[str, Any]]:

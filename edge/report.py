@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .bundle import BundleFiles
-from .run import Outcome, Request
+from .planning import Request
+from .run import Outcome
 from .units import format_bytes
 
 TOLERANCE_BYTES = 2 << 20
 FIGURES = (
     *("planned_peak_bytes", "static_bytes", "dynamic_bytes", "terms", "storage", "macs", "predicted_seconds"),
-    "cap_cut",
+    *("cap_cut", "saved_bits", "cache_bits", "recompute", "tiling"),
 )
 """Of a plan, what only an engine that follows it step by step gives."""
 

@@ -21,23 +21,16 @@ from .bundle import BundleFiles, Checkpoint, Overlay
 from .engines import Adaptation, Engine, Hooks, NonFiniteError, Progress
 from .errors import BundleError, EdgeAdaptError, UsageError
 from .inputs import SupportSet, read_support
+from .lower import Target
 from .measure import PeakMeter
-from .plan import Plan, search_plan
+from .plan import Plan, search_plan, with_decode
+from .plan.space import Fixed
+from .planning import Request, make_plan, target_of
 from .process import give_back_freed_memory, warm_up
 from .score import score
 
 OnProgress = Callable[[Progress], None]
 Prepare = Callable[[], tuple[Plan, SupportSet]]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to plan for: bounds in bytes (None: no bound), support samples and gradient steps."""
-
-    memory_budget: int | None
-    dynamic_budget: int | None
-    samples: int
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -56,36 +49,23 @@ class Outcome:
     planned: bool = True
 
 
-def make_plan(files: BundleFiles, request: Request, support: SupportSet | None = None) -> Plan:
-    """Plan within the request's budgets; with a support set, for the bytes its samples and decodes take.
-
-    Raises:
-        BudgetError: naming the smallest budget that would do.
-    """
-    (alpha,) = files.program.with_role("step-size")
-    return search_plan(
-        files.program,
-        files.weights.copy(alpha.name),
-        request.samples,
-        request.steps,
-        request.memory_budget,
-        request.dynamic_budget,
-        sample_bytes=(files.manifest.input.sample_bytes if support is None else support.images[0].nbytes),
-        decode_bytes=0 if support is None else support.decode_bytes,
-    )
-
-
 def check_budgets(request: Request, engine: Engine) -> None:
     """Raise UsageError if a budget is asked of an engine that does not plan."""
     if not engine.plans and (request.memory_budget, request.dynamic_budget) != (None, None):
         raise UsageError(
-            f"engine {engine.name!r} does not plan its memory and cannot keep a budget; use --engine reference,"
-            " or no budget"
+            f"engine {engine.name!r} does not plan its memory and cannot keep a budget; use --engine native"
+            " or reference, or no budget"
         )
 
 
-def check_plan(files: BundleFiles, plan: Plan) -> None:
-    """Raise UsageError if the plan was made for a network with other layers or shapes than this bundle's."""
+def check_plan(files: BundleFiles, plan: Plan, engine: Engine) -> None:
+    """Raise UsageError if the plan was made for another engine, or a network other than this bundle's."""
+    target = target_of(engine)
+    if (plan.engine, plan.threads) != (target.name, target.threads):
+        raise UsageError(
+            f"the plan is for engine {plan.engine!r} with {plan.threads} thread(s): plan for engine"
+            f" {target.name!r} with {target.threads}"
+        )
     tensors, known = files.program.tensors, {layer.name for layer in files.program.layers}
     values = [value for one in plan.lowered.programs for value in one.values.values()]
     odd = [
@@ -98,8 +78,13 @@ def check_plan(files: BundleFiles, plan: Plan) -> None:
         )
 
 
-def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path) -> tuple[Plan, SupportSet]:
-    """Read a support set within the budget's room for decoding, and plan again if it takes more than planned.
+def stream_support(
+    files: BundleFiles, request: Request, plan: Plan, target: Target, path: Path
+) -> tuple[Plan, SupportSet]:
+    """Read a support set within the budget's room for decoding, and price the plan for what it takes.
+
+    A decode that takes more than the arena changes the peak but not the best plan; samples of another type than
+    planned do, and are planned again.
 
     Raises:
         SupportError: the samples cannot be used, or one decode does not fit the budget.
@@ -108,8 +93,9 @@ def stream_support(files: BundleFiles, request: Request, plan: Plan, path: Path)
     spec, answers = files.manifest.input, files.loss.answers(files.program)
     support = read_support(path, spec, answers, plan.samples, room)
     give_back_freed_memory()
-    as_planned = support.images.dtype == spec.stored_dtype and support.decode_bytes <= plan.dynamic_bytes
-    return (plan if as_planned else make_plan(files, request, support)), support
+    if support.images.dtype == spec.stored_dtype:
+        return with_decode(plan, support.decode_bytes), support
+    return make_plan(files, request, target, support), support
 
 
 def rehearse(files: BundleFiles, engine: Engine, plan: Plan) -> None:
@@ -120,9 +106,10 @@ def rehearse(files: BundleFiles, engine: Engine, plan: Plan) -> None:
     spec, weights = files.manifest.input, files.weights
     sample = np.zeros((1, *spec.stored_shape), spec.stored_dtype)
     blank = SupportSet(sample, *files.loss.answers(files.program).blank(), spec)
-    (alpha,) = files.program.with_role("step-size")
-    ever = np.abs(weights.copy(alpha.name)).max(axis=0, keepdims=True)
-    small = search_plan(files.program, ever, 1, 1, micro_batch=1, storage=plan.storage)
+    learning = {name for step in plan.layers for name in step}
+    ever = np.array([[layer.name in learning for layer in files.program.layers]], np.float32)
+    same = Fixed(**{**asdict(plan.choice), "micro_batch": 1})
+    small = search_plan(files.program, ever, 1, 1, fixed=same, target=target_of(engine))
     private = Overlay(weights, {name: weights.copy(name) for name in weights.entries})
     with np.errstate(over="ignore", invalid="ignore"), suppress(NonFiniteError):
         engine.adapt(files.program, small, private, blank, 0, Hooks(measure=True))

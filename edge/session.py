@@ -21,19 +21,18 @@ from .bundle import (
     read_bundle,
     write_adapted,
 )
-from .engines import Samples, engine_named
+from .engines import Engine, Samples, default_engine, engine_named
 from .errors import UsageError
 from .inputs import SupportSet, query_from_arrays, support_from_arrays
 from .plan import Plan
+from .planning import Request, make_frontier, make_plan, target_of
 from .report import run_report
 from .run import (
     OnProgress,
     Outcome,
-    Request,
     adapt,
     check_budgets,
     check_plan,
-    make_plan,
     rehearse,
     stream_support,
 )
@@ -84,6 +83,8 @@ class Bundle:
         dynamic_budget: Size | None = None,
         samples: int | None = None,
         steps: int | None = None,
+        engine: str | None = None,
+        threads: int = 1,
     ) -> Plan:
         """Plan an adaptation before anything is allocated.
 
@@ -92,21 +93,38 @@ class Bundle:
             dynamic_budget: bound on the arena alone.
             samples: most support samples; default: those of meta-training.
             steps: gradient steps; default: those of meta-training.
+            engine: the engine that will run it; default: native where it was compiled, else reference.
+            threads: how many that engine uses.
 
         Raises:
             BudgetError: nothing fits; names the smallest budget that would.
             UsageError: a size or count that cannot mean anything.
         """
-        return make_plan(self.files, self.request(memory_budget, dynamic_budget, samples, steps))
+        request = self.request(memory_budget, dynamic_budget, samples, steps)
+        return make_plan(self.files, request, target_of(self._engine(engine, threads)))
+
+    def frontier(
+        self,
+        memory_budget: Size | None = None,
+        dynamic_budget: Size | None = None,
+        samples: int | None = None,
+        steps: int | None = None,
+        engine: str | None = None,
+        threads: int = 1,
+    ) -> list[Plan]:
+        """Return one plan for every budget up to these that gives another one, the roomiest first; see `plan`."""
+        request = self.request(memory_budget, dynamic_budget, samples, steps)
+        return make_frontier(self.files, request, target_of(self._engine(engine, threads)))
 
     def adapt(
         self,
         images: NDArray[Any],
         labels: Sequence[int] | Sequence[str] | NDArray[Any] | None = None,
         plan: Plan | None = None,
-        engine: str = "reference",
+        engine: str | None = None,
         progress: OnProgress | None = None,
         *,
+        threads: int | None = None,
         targets: NDArray[Any] | None = None,
         actions: NDArray[Any] | None = None,
         advantages: NDArray[Any] | None = None,
@@ -118,8 +136,9 @@ class Bundle:
                 a model whose input is no image: float32 (n, *shape), not preprocessed.
             labels: n integers or strings; the sorted unique values are the classes (cross-entropy).
             plan: from `plan`; default: one for these samples, without a budget.
-            engine: the engine's name.
+            engine: the engine's name; default: that of the plan, or native where it was compiled, else reference.
             progress: called after every micro-batch with how far the adaptation is.
+            threads: how many the engine uses; default: those of the plan, or 1.
             targets: float32 of the outputs' shape (mean squared error).
             actions: what was done (policy gradients): integers of the outputs' shape without its last axis, or
                 float32 of the outputs' shape (Gaussian).
@@ -133,12 +152,16 @@ class Bundle:
         named = {"labels": labels, "targets": targets, "actions": actions, "advantages": advantages}
         given = {name: np.asarray(value) for name, value in named.items() if value is not None}
         support = self._support(images, given, None if plan is None else plan.samples)
-        chosen = plan or make_plan(self.files, self.request(samples=len(support)), support)
-        check_plan(self.files, chosen)
-        outcome = adapt(
-            self.files, engine_named(engine, self.files.path), lambda: (chosen, support), progress=progress
-        )
-        return self._adapted(outcome, engine)
+        if plan is not None:
+            engine, threads = engine or plan.engine, threads or plan.threads
+        runner = self._engine(engine, threads or 1)
+        chosen = plan or make_plan(self.files, self.request(samples=len(support)), target_of(runner), support)
+        check_plan(self.files, chosen, runner)
+        outcome = adapt(self.files, runner, lambda: (chosen, support), progress=progress)
+        return self._adapted(outcome, runner, threads or 1)
+
+    def _engine(self, name: str | None, threads: int) -> Engine:
+        return engine_named(name or default_engine(), self.files.path, threads)
 
     def _support(
         self, images: NDArray[Any], given: Mapping[str, NDArray[Any]], samples: int | None
@@ -154,9 +177,10 @@ class Bundle:
         support: str | PathLike[str],
         output: str | PathLike[str],
         request: Request,
-        engine: str = "reference",
+        engine: str | None = None,
         progress: OnProgress | None = None,
         notify: Callable[[str], None] = lambda message: None,
+        threads: int = 1,
     ) -> AdaptedModel:
         """Adapt to a folder or .npz and write the adapted model; what `edge-adapt run` does.
 
@@ -168,9 +192,10 @@ class Bundle:
                 `targets`, or `actions` and `advantages`.
             output: the adapted model's directory; an adapted model that is there is replaced.
             request: from `request`.
-            engine: the engine's name.
+            engine: the engine's name; default: native where it was compiled, else reference.
             progress: called after every micro-batch.
             notify: called with one line where a person should know (images converted, a run continued).
+            threads: how many the engine uses.
 
         Raises:
             UsageError: `output` exists and is not an adapted model, or a budget for an engine that does not plan.
@@ -181,41 +206,45 @@ class Bundle:
         """
         target = Path(output).absolute()
         check_target(target)
-        chosen = engine_named(engine, self.files.path)
+        chosen = self._engine(engine, threads)
         check_budgets(request, chosen)
-        plan = make_plan(self.files, request)
+        aim = target_of(chosen)
+        plan = make_plan(self.files, request, aim)
         rehearse(self.files, chosen, plan)
         checkpoint = Checkpoint(target.with_name(target.name + ".partial"))
         outcome = adapt(
             self.files,
             chosen,
-            lambda: stream_support(self.files, request, plan, Path(support)),
+            lambda: stream_support(self.files, request, plan, aim, Path(support)),
             checkpoint,
             progress,
             notify,
         )
         for phrase in outcome.support.converted:
             notify(f"{support}: {phrase}")
-        model = self._adapted(outcome, engine, request)
+        model = self._adapted(outcome, chosen, threads, request)
         model.save(target)
         checkpoint.clear()
         return model
 
-    def _adapted(self, outcome: Outcome, engine: str, request: Request | None = None) -> AdaptedModel:
-        report = run_report(self.files, outcome, engine, request)
+    def _adapted(
+        self, outcome: Outcome, engine: Engine, threads: int, request: Request | None = None
+    ) -> AdaptedModel:
+        report = run_report(self.files, outcome, engine.name, request)
         result = Adapted(outcome.adaptation.updated, outcome.support.class_names, report, self.files.identity)
-        return AdaptedModel(self, result, engine)
+        return AdaptedModel(self, result, engine.name, threads)
 
-    def load(self, path: str | PathLike[str], engine: str = "reference") -> AdaptedModel:
+    def load(self, path: str | PathLike[str], engine: str | None = None, threads: int = 1) -> AdaptedModel:
         """Read what `save` or `edge-adapt run` wrote; raises BundleError if it is not of this bundle."""
-        return AdaptedModel(self, read_adapted(Path(path), self.files), engine)
+        name = engine or default_engine()
+        return AdaptedModel(self, read_adapted(Path(path), self.files), name, threads)
 
-    def predict(self, images: NDArray[Any], engine: str = "reference") -> NDArray[np.float64]:
+    def predict(
+        self, images: NDArray[Any], engine: str | None = None, threads: int = 1
+    ) -> NDArray[np.float64]:
         """Return the unadapted model's class probabilities (n, outputs of the head), or its outputs (n, ...)."""
         samples = query_from_arrays(images, self.files.manifest.input)
-        logits = engine_named(engine, self.files.path).predict(
-            self.files.program, self.files.weights, samples
-        )
+        logits = self._engine(engine, threads).predict(self.files.program, self.files.weights, samples)
         return answer(self.files, logits, self.files.manifest.classes)
 
 
@@ -227,11 +256,13 @@ class AdaptedModel:
         bundle: what was adapted.
         adapted: changed tensors, class names and report.
         engine: name of the engine that predicts.
+        threads: how many it uses.
     """
 
     bundle: Bundle
     adapted: Adapted
-    engine: str = "reference"
+    engine: str
+    threads: int = 1
 
     @property
     def report(self) -> dict[str, Any]:
@@ -265,7 +296,7 @@ class AdaptedModel:
     def _logits(self, samples: Samples) -> NDArray[np.float32]:
         files = self.bundle.files
         weights = Overlay(files.weights, self.adapted.tensors)
-        return engine_named(self.engine, files.path).predict(files.program, weights, samples)
+        return engine_named(self.engine, files.path, self.threads).predict(files.program, weights, samples)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the adapted model's directory, whole or not at all.

@@ -13,8 +13,11 @@ from .bundle import BundleFiles, TensorFile
 from .engines import Engine, Hooks
 from .errors import BundleError
 from .inputs import SupportSet
+from .lower.choice import ACCUMULATE
 from .lower.table import Step
 from .plan import search_plan
+from .plan.space import Fixed
+from .planning import target_of
 from .program import Tensor
 
 LOSS_TOLERANCE = 1e-4
@@ -122,7 +125,9 @@ def _first_gradient(
             if name in names and value is not None:
                 gradients[names[name]] = value.copy()
 
-    plan = search_plan(files.program, mask.astype(np.float32).reshape(1, -1), len(support), 1)
+    alpha = mask.astype(np.float32).reshape(1, -1)
+    fixed = Fixed(schedule=ACCUMULATE, saved_bits=32)
+    plan = search_plan(files.program, alpha, len(support), 1, fixed=fixed, target=target_of(engine))
     result = engine.adapt(files.program, plan, files.weights, support, 0, Hooks(watch=watch))
     return result.losses[0], gradients
 

@@ -42,7 +42,10 @@ samples_option = click.option(
 )
 steps_option = click.option("--steps", type=COUNT, help="Gradient steps.  [default: as in meta-training]")
 threads_option = click.option(
-    "--threads", type=COUNT, default=1, show_default=True, help="Threads of the numerical libraries."
+    "--threads", type=COUNT, default=1, show_default=True, help="Threads of the engine."
+)
+engine_option = click.option(
+    "--engine", help="What runs it.  [default: native where it was compiled, else reference]"
 )
 
 

@@ -10,6 +10,7 @@ import click
 from .common import (
     DIRECTORY,
     bundle_option,
+    engine_option,
     json_option,
     note,
     print_json,
@@ -23,9 +24,12 @@ from .common import (
 @click.argument("adapted", type=DIRECTORY)
 @bundle_option
 @click.option("--input", "source", type=DIRECTORY, required=True, help="A folder of images, or an .npz.")
+@engine_option
 @threads_option
 @json_option
-def predict(adapted: Path, bundle: Path, source: Path, threads: int, as_json: bool) -> None:
+def predict(
+    adapted: Path, bundle: Path, source: Path, engine: str | None, threads: int, as_json: bool
+) -> None:
     """Name the class of every sample with the model in ADAPTED, or print its outputs where it has no classes.
 
     \b
@@ -36,7 +40,7 @@ def predict(adapted: Path, bundle: Path, source: Path, threads: int, as_json: bo
     from ..predict import predict_path
     from ..session import Bundle
 
-    result = predict_path(Bundle.open(bundle).load(adapted), source)
+    result = predict_path(Bundle.open(bundle).load(adapted, engine, threads), source)
     for phrase in result["converted"]:
         note(f"{source}: {phrase}")
     if as_json:

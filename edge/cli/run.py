@@ -11,6 +11,7 @@ from .common import (
     DIRECTORY,
     bundle_argument,
     dynamic_option,
+    engine_option,
     json_option,
     memory_option,
     note,
@@ -21,9 +22,11 @@ from .common import (
     threads_option,
     use_threads,
 )
+from .plan_text import how
 from .progress import ProgressBar
 
 SHOWN = (
+    "engine",
     "support_samples",
     "support_accuracy",
     "loss",
@@ -45,7 +48,7 @@ SHOWN = (
 @click.option("-o", "--output", type=DIRECTORY, required=True, help="The adapted model's directory.")
 @memory_option
 @dynamic_option
-@click.option("--engine", default="reference", show_default=True, help="What runs the plan.")
+@engine_option
 @steps_option
 @samples_option
 @threads_option
@@ -56,7 +59,7 @@ def run(
     output: Path,
     memory_budget: int | None,
     dynamic_budget: int | None,
-    engine: str,
+    engine: str | None,
     steps: int | None,
     samples: int | None,
     threads: int,
@@ -77,11 +80,13 @@ def run(
     opened = Bundle.open(bundle)
     request = opened.request(memory_budget, dynamic_budget, samples, steps)
     with ProgressBar() as bar:
-        model = opened.run(support, output, request, engine, bar.show, note)
+        model = opened.run(support, output, request, engine, bar.show, note, threads)
     report = model.report
     if as_json:
         print_json(report)
     else:
         print_table([(key, report[key]) for key in SHOWN])
+        if report["storage"] is not None:
+            click.echo(f"\n{how(report)}")
     if (broken := broken_promise(report)) is not None:
         raise EdgeAdaptError(broken)

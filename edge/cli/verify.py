@@ -7,26 +7,37 @@ from pathlib import Path
 import click
 
 from ..errors import EdgeAdaptError
-from .common import bundle_argument, json_option, note, print_json, print_table, use_threads
+from .common import (
+    bundle_argument,
+    engine_option,
+    json_option,
+    note,
+    print_json,
+    print_table,
+    threads_option,
+    use_threads,
+)
 
 
 @click.command()
 @bundle_argument
-@click.option("--engine", default="reference", show_default=True, help="What computes the self-test.")
+@engine_option
+@threads_option
 @json_option
-def verify(bundle: Path, engine: str, as_json: bool) -> None:
+def verify(bundle: Path, engine: str | None, threads: int, as_json: bool) -> None:
     """Check that this machine computes BUNDLE's gradients as PyTorch did.
 
     \b
     Example:
       edge-adapt verify bundle/
     """
-    use_threads()
+    use_threads(threads)
     from ..bundle import read_bundle
-    from ..engines import engine_named
+    from ..engines import default_engine, engine_named
     from ..verify import verify as run_self_test
 
-    result = run_self_test(read_bundle(bundle), engine_named(engine, bundle))
+    engine = engine or default_engine()
+    result = run_self_test(read_bundle(bundle), engine_named(engine, bundle, threads))
     checks = result["checks"]
     if as_json:
         print_json(result)

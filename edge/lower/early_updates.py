@@ -90,8 +90,11 @@ class _Backward:
 
     def _update(self, op: Op) -> _Task:
         """Return the task of an update, once it and its gradient wait for what they have to."""
-        update, gradient = _Task(op), self._writer[op.inputs[1]]
+        update, gradient = _Task(op), self._writer.get(op.inputs[1])
         readers = [task for task in self._readers.get(op.inputs[0], ()) if task is not gradient]
+        if gradient is None:  # written before the loss
+            update.wait_for(readers)
+            return update
         update.wait_for((gradient, *readers))
         chain = [self._place[task] for task in readers if task in self._place]
         if gradient.op.kind in VECTORS:

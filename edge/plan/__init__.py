@@ -2,7 +2,16 @@
 
 from .check import check_plan
 from .offsets import plan_lifetimes
-from .plan import Placed, Plan, arena_layout, make_plan
+from .plan import Placed, Plan, arena_layout, make_plan, with_decode
 from .search import search_plan
 
-__all__ = ["Placed", "Plan", "arena_layout", "check_plan", "make_plan", "plan_lifetimes", "search_plan"]
+__all__ = [
+    "Placed",
+    "Plan",
+    "arena_layout",
+    "check_plan",
+    "make_plan",
+    "plan_lifetimes",
+    "search_plan",
+    "with_decode",
+]

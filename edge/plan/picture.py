@@ -13,6 +13,7 @@ from .plan import Placed, Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {
     "saved": "#0072B2",
@@ -32,17 +33,27 @@ def draw_arena(plan: Plan, path: Path) -> None:
     Raises:
         UsageError: matplotlib is not installed, or it does not know the suffix.
     """
+    panels = len(plan.lowered.all_programs)
+    figure = figure_of(PANEL_INCHES[0], PANEL_INCHES[1] * panels)
+    placed = plan.placed()
+    for number, axes in enumerate(figure.subplots(panels, squeeze=False)[:, 0]):
+        _draw_panel(axes, [item for item in placed if item.program == number], plan, number)
+    save_picture(figure, path)
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """Return an empty figure, sizes in inches; UsageError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError(
             "a picture needs matplotlib, which is not installed: pip install matplotlib"
         ) from None
-    panels = len(plan.lowered.all_programs)
-    figure = Figure(figsize=(PANEL_INCHES[0], PANEL_INCHES[1] * panels), layout="constrained")
-    placed = plan.placed()
-    for number, axes in enumerate(figure.subplots(panels, squeeze=False)[:, 0]):
-        _draw_panel(axes, [item for item in placed if item.program == number], plan, number)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; UsageError if matplotlib does not know the suffix."""
     partial = path.with_name(f".partial-{path.name}")
     try:
         figure.savefig(partial, dpi=150)

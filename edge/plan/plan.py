@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..lower.choice import Choice
@@ -151,15 +151,11 @@ def make_plan(
     placed = _layouts(lowered.all_programs, start)
     dynamic = max(peak for _, peak in placed)
     biggest = max(range(len(placed)), key=lambda i: placed[i][1])
-    terms = {**static.terms(), **_dynamic_terms(lowered, lowered.all_programs[biggest], dynamic)}
-    if decode_bytes > dynamic:
-        terms = {**terms, **dict.fromkeys((*TERMS, "gaps"), 0)}
-        terms["input"] += decode_bytes
-    return Plan(
-        planned_peak_bytes=static.total + max(dynamic, decode_bytes),
+    plan = Plan(
+        planned_peak_bytes=static.total + dynamic,
         static_bytes=static.total,
         dynamic_bytes=dynamic,
-        terms=terms,
+        terms={**static.terms(), **_dynamic_terms(lowered, lowered.all_programs[biggest], dynamic)},
         samples=lowered.samples,
         steps=len(lowered.order),
         choice=lowered.choice,
@@ -176,6 +172,16 @@ def make_plan(
             for program, (offsets, _) in zip(lowered.all_programs, placed, strict=True)
         ),
     )
+    return with_decode(plan, decode_bytes)
+
+
+def with_decode(plan: Plan, decode_bytes: int) -> Plan:
+    """Return the plan with the price of decoding one image, which counts where it exceeds the arena."""
+    if decode_bytes <= plan.planned_peak_bytes - plan.static_bytes:
+        return plan
+    terms = {**plan.terms, **dict.fromkeys((*TERMS, "gaps"), 0)}
+    terms["input"] += plan.static_bytes + decode_bytes - sum(terms.values())
+    return replace(plan, planned_peak_bytes=plan.static_bytes + decode_bytes, terms=terms)
 
 
 def _profiles(program: StepProgram, caches: Iterable[Cache]) -> Iterator[tuple[str, Sequence[Segment]]]:

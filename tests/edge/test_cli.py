@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from edge_adapt.edge import Bundle
 from edge_adapt.edge.cli.progress import ProgressBar
-from edge_adapt.edge.engines import installed_engines
+from edge_adapt.edge.engines import default_engine, installed_engines
+from edge_adapt.edge.native import available, best, built
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -21,7 +22,7 @@ from .commands import edge_adapt, edge_adapt_json
 VERBS = ["plan", "run", "predict", "inspect", "verify", "merge", "bench", "doctor"]
 PLAN_KEYS = {
     "planned_peak_bytes", "static_bytes", "dynamic_bytes", "terms", "samples", "micro_batch", "schedule",
-    "storage", "layers", "macs",
+    "storage", "layers", "macs", "engine", "threads", "saved_bits", "cache_bits", "recompute", "tiling", "freezing",
 }  # fmt: skip
 RUN_KEYS = PLAN_KEYS | {
     "baseline_bytes", "measured_peak_bytes", "measured_dynamic_bytes", "process_peak_bytes", "seconds",
@@ -167,9 +168,19 @@ def test_doctor_says_what_to_do_about_each_problem(monkeypatch: pytest.MonkeyPat
     facts = edge_adapt_json("doctor")
     assert facts["blas_threads"] == "7"
     assert facts["engines"] == installed_engines()
-    assert facts["engines"][0] == "reference"
-    assert any("OPENBLAS_NUM_THREADS is 7: set it to 1" in line for line in facts["problems"])
-    assert "problem: OPENBLAS_NUM_THREADS is 7" in edge_adapt("doctor").stdout
+    assert "reference" in facts["engines"]
+    assert facts["default_engine"] == default_engine()
+    assert any("OPENBLAS_NUM_THREADS is 7: edge-adapt sets it itself" in line for line in facts["notes"])
+    assert not any("OPENBLAS" in line for line in facts["problems"])
+    assert "note: OPENBLAS_NUM_THREADS is 7" in edge_adapt("doctor").stdout
+
+
+@pytest.mark.skipif(not available(), reason="the native kernels are not compiled here")
+def test_doctor_says_which_native_variant_is_in_use_and_which_are_built() -> None:
+    facts = edge_adapt_json("doctor")
+    assert facts["native_in_use"] == best().instruction_set
+    assert facts["native_built"] == sorted(built())
+    assert not any("native" in line for line in facts["problems"])
 
 
 def test_the_command_line_is_deterministic_in_every_byte_it_writes(home: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def outcome(bundle: Bundle) -> Outcome:
     images, labels = support_arrays()
     plan, support = bundle.plan(), from_arrays(images, labels, bundle.files.manifest.input)
-    return adapt(bundle.files, engine_named("reference", bundle.files.path), lambda: (plan, support))
+    return adapt(bundle.files, engine_named(plan.engine, bundle.files.path), lambda: (plan, support))
 
 
 def measured(outcome: Outcome, peak: int | None, dynamic: int | None) -> Outcome:

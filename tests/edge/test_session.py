@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from edge_adapt.edge import AdaptedModel, BudgetError, Bundle, BundleError, SupportError, UsageError
 from edge_adapt.edge.bundle import Checkpoint
-from edge_adapt.edge.engines import AdaptationInterrupted, NonFiniteError, Progress, engine_named
+from edge_adapt.edge.engines import (
+    AdaptationInterrupted,
+    NonFiniteError,
+    Progress,
+    default_engine,
+    engine_named,
+)
+from edge_adapt.edge.planning import target_of
 from edge_adapt.edge.run import adapt, stream_support
 from safetensors.numpy import load_file
 
@@ -119,7 +126,7 @@ def test_a_plan_of_another_network_is_refused(bundle: Bundle, tmp_path: Path) ->
 
 
 def test_an_unknown_engine_is_a_usage_error(bundle: Bundle) -> None:
-    with pytest.raises(UsageError, match="engine 'warp' is not known, expected one of: reference"):
+    with pytest.raises(UsageError, match="engine 'warp' is not known, expected one of: native, reference"):
         bundle.adapt(*support_arrays(), engine="warp")
 
 
@@ -214,10 +221,10 @@ def test_an_interrupted_run_continues_to_the_same_numbers(
 
 
 def test_a_run_killed_after_the_last_step_only_writes(bundle: Bundle, npz: Path, tmp_path: Path) -> None:
-    request, engine = bundle.request(), engine_named("reference", bundle.files.path)
+    request, engine = bundle.request(), engine_named(default_engine(), bundle.files.path)
     checkpoint = Checkpoint(tmp_path / "adapted.partial")
-    plan = bundle.plan()
-    adapt(bundle.files, engine, lambda: stream_support(bundle.files, request, plan, npz), checkpoint)
+    plan, target = bundle.plan(), target_of(engine)
+    adapt(bundle.files, engine, lambda: stream_support(bundle.files, request, plan, target, npz), checkpoint)
     seen: list[Progress] = []
     model = bundle.run(npz, tmp_path / "adapted", request, progress=seen.append)
     assert not seen
@@ -271,3 +278,30 @@ def same_model(one: AdaptedModel, other: AdaptedModel) -> bool:
     return tensors == {name: value.tobytes() for name, value in other.adapted.tensors.items()} and all(
         one.report[key] == other.report[key] for key in keys
     )
+
+
+def test_a_plan_runs_on_the_engine_it_was_made_for(bundle: Bundle) -> None:
+    plan = bundle.plan(engine="reference")
+    assert bundle.adapt(*support_arrays(), plan=plan).report["engine"] == "reference"
+    if default_engine() != "reference":
+        with pytest.raises(UsageError, match="the plan is for engine 'reference' with 1 thread"):
+            bundle.adapt(*support_arrays(), plan=plan, engine=default_engine())
+
+
+def test_engines_that_plan_agree(bundle: Bundle) -> None:
+    models = [bundle.adapt(*support_arrays(), engine=name) for name in ("reference", default_engine())]
+    images = support_arrays(seed=3)[0]
+    np.testing.assert_allclose(models[0].logits(images), models[1].logits(images), rtol=1e-3, atol=1e-4)
+    unadapted = [bundle.predict(images, engine=name) for name in ("reference", default_engine())]
+    np.testing.assert_allclose(unadapted[0], unadapted[1], rtol=1e-4, atol=1e-5)
+
+
+def test_every_row_of_the_frontier_is_smaller_and_loses_no_less(bundle: Bundle) -> None:
+    plans = bundle.frontier(engine="reference")
+    peaks = [plan.planned_peak_bytes for plan in plans]
+    assert len(plans) > 3
+    assert peaks == sorted(set(peaks), reverse=True)
+    assert plans[0].to_json() == bundle.plan(engine="reference").to_json()
+    assert bundle.plan(memory_budget=peaks[-1], engine="reference").planned_peak_bytes == peaks[-1]
+    with pytest.raises(BudgetError):
+        bundle.plan(memory_budget=peaks[-1] - 1, engine="reference")
