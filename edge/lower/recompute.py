@@ -23,19 +23,9 @@ SMOOTH = ("Elu", "Sigmoid", "Tanh", "Silu", "HardSwish", "Gelu")
 POINTWISE = ("Affine", "Scale", "Add", "Sub", "Mul", "Dequantise")
 MOVING = ("MaxPool", "AveragePool", "Resize", "Reshape", "Transpose", "Expand", "Slice", "Pad", "Concat")
 CHEAP = frozenset((*PIECEWISE, *SMOOTH, *POINTWISE, *MOVING))
-CHEAP_GRADIENTS = frozenset(
-    (
-        "MaskGrad",
-        "MeanGrad",
-        "MaxPoolGrad",
-        "AveragePoolGrad",
-        "AffineInputGrad",
-        "Scale",
-        "Mul",
-        "Reshape",
-        "Expand",
-    )
-)
+SPREADING = ("MeanGrad", "MaxPoolGrad", "AveragePoolGrad", "Reshape", "Expand")
+SCALING = ("MaskGrad", "AffineInputGrad", "Scale", "Mul")
+CHEAP_GRADIENTS = frozenset((*SPREADING, *SCALING))
 MOST_OPERATIONS = 12  # to write one value again
 MIN_BYTES = 512  # of a sample of a value; smaller ones are kept
 
