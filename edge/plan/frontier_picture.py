@@ -73,7 +73,9 @@ def _draw_panel(axes: Axes, plans: Sequence[Plan], values: Sequence[float]) -> N
             markersize=4,
             label=loss,
         )
-    axes.set_xscale("log")
+    if megabytes[order[-1]] > 10 * megabytes[order[0]]:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both", linewidth=0.4)
 
 

@@ -150,7 +150,6 @@ def test_a_budget_that_cannot_be_met_names_one_that_can(
         ("plan", "bundle", "--memory-budgte", "8MB"),
         ("run", "bundle"),
         ("run", "bundle", "--support", "x", "-o", "y", "--threads", "none"),
-        ("bench", "bundle"),
     ],
 )
 def test_usage_errors_have_code_2(arguments: tuple[str, ...]) -> None:
