@@ -43,7 +43,7 @@ def tables(rows: list[Row]) -> str:
     for row in rows:
         groups.setdefault((row["case"], row["threads"]), {})[row["engine"]] = row
     time = [
-        "| case | threads | native, s | onnxruntime-training | ratio | onnxruntime | PyTorch | ratio of processor time |",
+        "| case | threads | native, s | onnxruntime-training | ratio | onnxruntime | PyTorch | processor time |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         *(
             f"{line} {group[OURS]['cpu_seconds'] / group[THEIRS]['cpu_seconds']:.2f} |"
