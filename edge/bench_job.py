@@ -17,11 +17,10 @@ import numpy as np
 
 from .bundle import BundleFiles, read_bundle
 from .engines import Engine, engine_named
-from .engines.planned import PlannedEngine
 from .errors import EdgeAdaptError
-from .lower import REFERENCE
 from .measure import PeakMeter
 from .plan import Plan, search_plan
+from .planning import Request, make_plan, target_of
 from .process import give_back_freed_memory, warm_up
 from .verify import selftest_support
 
@@ -87,18 +86,11 @@ def measure(job: Job, make_engine: MakeEngine = engine_named) -> dict[str, Any]:
 
 
 def _plan(files: BundleFiles, engine: Engine, job: Job) -> Plan:
-    planned = isinstance(engine, PlannedEngine)
+    if engine.plans:
+        return make_plan(files, Request(job.memory_budget, None, job.samples, job.steps), target_of(engine))
     (alpha,) = files.program.with_role("step-size")
-    return search_plan(
-        files.program,
-        files.weights.copy(alpha.name),
-        job.samples,
-        job.steps,
-        job.memory_budget if planned else None,
-        sample_bytes=files.manifest.input.sample_bytes,
-        micro_batch=None if planned else job.micro_batch,
-        target=engine.target if isinstance(engine, PlannedEngine) else REFERENCE,
-    )
+    rows = files.weights.copy(alpha.name)
+    return search_plan(files.program, rows, job.samples, job.steps, micro_batch=job.micro_batch)
 
 
 def _frozen(files: BundleFiles, plan: Plan) -> int:
