@@ -100,9 +100,11 @@ static void correlate(const ea_conv *c, const float *maps, int rows, int i, int 
     ea_tile_runs(&p, &target);
 }
 
-/* The kept channels of one sample that belong to a group: slots [first, last). */
-static range slots_of(const job *j, int sample, int group) {
-    range r = {group * j->c.channels, (group + 1) * j->c.channels};
+/* The slots of one sample, [first, last), whose channels belong to a part of a group. Parts are cut by channel, not by
+   slot: samples keep different channels, and no two parts may add to the same one. */
+static range slots_of(const job *j, int sample, int group, int part) {
+    range r = part_of(j->c.channels, part, j->channel_parts);
+    r = (range){group * j->c.channels + r.first, group * j->c.channels + r.last};
     if (!j->index) return r;
     const int32_t *index = j->index + (ptrdiff_t)sample * j->slots;
     range found = {0, 0};
@@ -162,9 +164,7 @@ static void do_unit(const job *j, int unit, float *workspace) {
     int group = unit / j->channel_parts / j->output_blocks, rows = strip_rows(&j->c);
     float *tile = workspace + panel_elements(&j->c);
     for (int sample = 0; sample < j->c.samples; sample++) {
-        range all = slots_of(j, sample, group), slots = part_of(all.last - all.first, part, j->channel_parts);
-        slots.first += all.first;
-        slots.last += all.first;
+        range slots = slots_of(j, sample, group, part);
         if (slots.first == slots.last) continue;
         for (int y = 0; y < j->c.rows.out; y += rows) {
             range strip = {y, smaller(y + rows, j->c.rows.out)};
