@@ -12,10 +12,11 @@ typedef struct {
 typedef struct {
     int samples, groups, channels, outputs;
     ea_axis rows, columns;
+    int lean;
 } ea_conv;
 
-/* Attributes: strides, pads (begins, ends), dilations, each rows first; groups. */
-enum { STRIDE = 0, PAD = 2, DILATION = 6, GROUPS = 8 };
+/* Attributes: strides, pads (begins, ends), dilations, each rows first; groups; whether to save workspace, not time. */
+enum { STRIDE = 0, PAD = 2, DILATION = 6, GROUPS = 8, LEAN = 9 };
 
 INLINE int taps_of(const ea_conv *c) { return c->rows.kernel * c->columns.kernel; }
 INLINE int positions_of(const ea_conv *c) { return c->rows.out * c->columns.out; }
@@ -24,7 +25,7 @@ INLINE int depth_of(const ea_conv *c) { return c->channels * taps_of(c); }
 
 /* The geometry from the shapes of the map that is read, (N, C, [H,] W), and the weight (O, C/groups, [kh,] kw). */
 INLINE ea_conv conv_geometry(const ea_tensor *x, const ea_tensor *w, const ea_attr *attrs) {
-    ea_conv c = {x->shape[0], attrs[GROUPS].i, w->shape[1], w->shape[0] / attrs[GROUPS].i, {0}, {0}};
+    ea_conv c = {x->shape[0], attrs[GROUPS].i, w->shape[1], w->shape[0] / attrs[GROUPS].i, {0}, {0}, attrs[LEAN].i};
     for (int axis = 0; axis < 2; axis++) {
         ea_axis *a = axis ? &c.columns : &c.rows;
         int at = x->rank - 2 + axis;
