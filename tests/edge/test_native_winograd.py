@@ -67,7 +67,8 @@ def test_lean_convolutions_save_workspace(variant: str) -> None:
     for kind, inputs, outputs in cases(problem)[1:3]:
         shapes = [[None if a is None else a.shape for a in arrays] for arrays in (inputs, outputs)]
         sizes = [
-            library.workspace_bytes(kind, shapes[0], shapes[1], {**problem.attrs, **extra}) for extra in ({}, LEAN)
+            library.workspace_bytes(kind, shapes[0], shapes[1], {**problem.attrs, **extra})
+            for extra in ({}, LEAN)
         ]
         assert sizes[1] < 40_000 < 10 * sizes[1] < sizes[0]
 
@@ -77,6 +78,8 @@ def test_two_threads_match_the_reference_and_repeat_exactly(variant: str) -> Non
     for problem in (Problem(3, 1, 40, 70, (30, 31)), Problem(1, 1, 24, 200, (12, 12))):
         for kind, inputs, outputs in cases(problem)[:3]:
             check(variant, kind, inputs, outputs, problem.attrs, threads=2)
-            first, *others = (call(variant, kind, inputs, outputs, problem.attrs, threads=2)[0] for _ in range(3))
+            first, *others = (
+                call(variant, kind, inputs, outputs, problem.attrs, threads=2)[0] for _ in range(3)
+            )
             for other in others:
                 np.testing.assert_array_equal(first, other)

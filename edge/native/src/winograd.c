@@ -75,11 +75,12 @@ INLINE void store_one(float *to, float value) { *to = value; }
 DEFINE_KERNEL(kernel_of_four, vec4, store4)
 DEFINE_KERNEL(kernel_of_one, float, store_one)
 
-/* Transform kernels [from, from + count) of the 3x3 kernels that lie together at w. */
-static void transform_kernels(const float *w, int count, int turned, float *to, ptrdiff_t step) {
+/* Transform `count` 3x3 kernels that lie together at w; fetch the ones `next` elements further, which come next. */
+static void transform_kernels(const float *w, int count, int turned, ptrdiff_t next, float *to, ptrdiff_t step) {
     int at = 0;
     for (; at + 4 <= count; at += 4, w += 36) {
         vec4 g[9];
+        for (int i = 0; i < 3; i++) __builtin_prefetch(w + next + 16 * i);
         for (int half = 0; half < 2; half++) {
             for (int i = 0; i < 4; i++) g[4 * half + i] = load4(w + 9 * i + 4 * half);
             transpose4(g + 4 * half);
@@ -95,7 +96,8 @@ static void transform_weights(const ea_winograd *w, range rows, range channels, 
     int width = w->turned ? w->rows : w->channels, count = inner.last - inner.first;
     for (int i = outer.first; i < outer.last; i++) {
         const float *from = w->w + ((ptrdiff_t)i * width + inner.first) * 9;
-        transform_kernels(from, count, w->turned, p->weights + (ptrdiff_t)(i - outer.first) * count, p->weights_step);
+        float *to = p->weights + (ptrdiff_t)(i - outer.first) * count;
+        transform_kernels(from, count, w->turned, (ptrdiff_t)width * 9, to, p->weights_step);
     }
 }
 
