@@ -59,15 +59,15 @@ static ea_core_axis forward_axis(const ea_axis *a, ptrdiff_t weight_step, ptrdif
 
 /* The convolution, or its input gradient, as Winograd's algorithm sees it. */
 static ea_winograd winograd_of(const ea_conv *c, int turned) {
-    ea_winograd_axis y = {c->rows.size, c->rows.pad, c->rows.out};
-    ea_winograd_axis x = {c->columns.size, c->columns.pad, c->columns.out};
-    ea_winograd w = {.samples = c->samples, .channels = c->channels, .rows = c->outputs, .turned = turned};
+    ea_tile_axis y = {c->rows.size, c->rows.pad, c->rows.out};
+    ea_tile_axis x = {c->columns.size, c->columns.pad, c->columns.out};
+    ea_winograd w = {.channels = c->channels, .rows = c->outputs, .turned = turned};
     if (turned) {
         w.channels = c->outputs, w.rows = c->channels;
-        y = (ea_winograd_axis){c->rows.out, 2 - c->rows.pad, c->rows.size};
-        x = (ea_winograd_axis){c->columns.out, 2 - c->columns.pad, c->columns.size};
+        y = (ea_tile_axis){c->rows.out, 2 - c->rows.pad, c->rows.size};
+        x = (ea_tile_axis){c->columns.out, 2 - c->columns.pad, c->columns.size};
     }
-    w.y = y, w.x = x;
+    w.tiling = (ea_tiling){c->samples, y, x};
     return w;
 }
 

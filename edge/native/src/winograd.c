@@ -1,4 +1,4 @@
-/* Tiles of 2x2 outputs are numbered through all samples and taken TILES at a time. Weights of a block of rows and
+/* Tiles of 2x2 outputs are numbered through all samples and taken EA_TILES at a time. Weights of a block of rows and
    channels are transformed once and meet all tiles; for each of the 16 elements of a transformed tile that is a matrix
    product of weights (rows, channels) and inputs (channels, tiles). */
 #include "winograd.h"
@@ -6,9 +6,7 @@
 #include "gemm.h"
 #include "parallel.h"
 
-enum { TILES = 32, MOST_ROWS = 64, MOST_CHANNELS = 64, ELEMENTS = 16, WIDTH = 8 };
-enum { PAD = 16 }; /* floats after each element's matrix: whole vectors are written, and no power of two between them */
-enum { LINE = 64 }; /* bytes to which the matrices are aligned */
+enum { MOST_ROWS = 64, MOST_CHANNELS = 64 };
 
 /* How the work is cut, evenly. */
 typedef struct {
@@ -23,28 +21,28 @@ static blocking blocking_of(const ea_winograd *w) {
 }
 
 /* Pieces of a thread's workspace. Element e of weights is a matrix (rows, channels), `turned` (channels, rows); of
-   inputs (channels, TILES); of products (MOST_TILE_ROWS, TILES). */
+   inputs (channels, EA_TILES); of products (MOST_TILE_ROWS, EA_TILES). */
 typedef struct {
     float *weights, *inputs, *products;
     ptrdiff_t weights_step, inputs_step;
 } pieces;
 
-enum { PRODUCT_STEP = MOST_TILE_ROWS * TILES + PAD };
+enum { PRODUCT_STEP = MOST_TILE_ROWS * EA_TILES + EA_SPACE };
 
-static ptrdiff_t weights_step(const blocking *b) { return (ptrdiff_t)b->rows * b->channels + PAD; }
-static ptrdiff_t inputs_step(const blocking *b) { return (ptrdiff_t)b->channels * TILES + PAD; }
+static ptrdiff_t weights_step(const blocking *b) { return (ptrdiff_t)b->rows * b->channels + EA_SPACE; }
+static ptrdiff_t inputs_step(const blocking *b) { return (ptrdiff_t)b->channels * EA_TILES + EA_SPACE; }
 
 static pieces carve(const blocking *b, char *memory) {
-    memory += -(uintptr_t)memory % LINE;
+    memory += -(uintptr_t)memory % EA_LINE;
     pieces p = {.weights = (float *)memory, .weights_step = weights_step(b), .inputs_step = inputs_step(b)};
-    p.inputs = p.weights + ELEMENTS * p.weights_step;
-    p.products = p.inputs + ELEMENTS * p.inputs_step;
+    p.inputs = p.weights + EA_ELEMENTS * p.weights_step;
+    p.products = p.inputs + EA_ELEMENTS * p.inputs_step;
     return p;
 }
 
 int64_t ea_winograd_bytes(const ea_winograd *w) {
     blocking b = blocking_of(w);
-    return aligned_bytes(4 * (ELEMENTS * (weights_step(&b) + inputs_step(&b) + PRODUCT_STEP)) + LINE);
+    return aligned_bytes(4 * (EA_ELEMENTS * (weights_step(&b) + inputs_step(&b) + PRODUCT_STEP)) + EA_LINE);
 }
 
 /* (1, 0, 0), (1, 1, 1)/2, (1, -1, 1)/2, (0, 0, 1) times three values. */
@@ -101,100 +99,6 @@ static void transform_weights(const ea_winograd *w, range rows, range channels, 
     }
 }
 
-static int tiles_of(const ea_winograd_axis *a) { return ceil_div(a->out, 2); }
-static int tiles_of_sample(const ea_winograd *w) { return tiles_of(&w->y) * tiles_of(&w->x); }
-
-/* Up to 8 tiles that follow each other in a row of tiles: what they read and write, the same for all channels. */
-typedef struct {
-    int place, count;             /* in the block of tiles */
-    ptrdiff_t sample, from, to;   /* sample; its first element within a map of `in` (may lie outside) and of `out` */
-    int rows, columns, has_below; /* bit i: row i of the 4x4 tiles lies in the map; columns of `out`; its second row */
-    int inside;                   /* all columns lie in the map; else the masks say which do */
-    ivec8 mask[4];
-} group;
-
-/* Column j of the tiles from `column` on: lanes that lie in the map. */
-static ivec8 lanes_inside(const ea_winograd *w, int column, int j) {
-    const ivec8 lane = {0, 1, 2, 3, 4, 5, 6, 7};
-    ivec8 x = 2 * (lane + column) + (j - w->x.pad);
-    return (x >= 0) & (x < w->x.size);
-}
-
-static group group_at(const ea_winograd *w, int first, int tile, int last) {
-    int across = tiles_of(&w->x), down = tiles_of(&w->y), column = tile % across, row = tile / across % down;
-    int x = 2 * column - w->x.pad, y = 2 * row - w->y.pad;
-    group g = {.place = tile - first, .count = smaller(WIDTH, smaller(last - tile, across - column))};
-    g.sample = tile / across / down;
-    g.from = (ptrdiff_t)y * w->x.size + x;
-    g.to = (ptrdiff_t)2 * row * w->x.out + 2 * column;
-    g.columns = smaller(2 * g.count, w->x.out - 2 * column);
-    g.has_below = 2 * row + 1 < w->y.out;
-    for (int i = 0; i < 4; i++) g.rows |= (y + i >= 0 && y + i < w->y.size) << i;
-    g.inside = x >= 0 && x + 2 * g.count + 2 <= w->x.size;
-    for (int j = 0; j < 4; j++) g.mask[j] = lanes_inside(w, column, j);
-    return g;
-}
-
-static int groups_of(const ea_winograd *w, range tiles, group *groups) {
-    int count = 0;
-    for (int tile = tiles.first; tile < tiles.last; tile += groups[count++].count)
-        groups[count] = group_at(w, tiles.first, tile, tiles.last);
-    return count;
-}
-
-#ifdef __clang__
-#define SHUFFLE8(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE8(a, b, ...) __builtin_shuffle(a, b, (ivec8){__VA_ARGS__})
-#endif
-#define EVEN(a, b) SHUFFLE8(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
-#define ODD(a, b) SHUFFLE8(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
-
-enum { REACH = 2 * WIDTH + 2 }; /* elements of a row that are read for a group */
-
-/* Row i of the tiles of a group; outside [begin, end) nothing is read. */
-INLINE void read_row(const float *from, const float *begin, const float *end, const group *g, vec8 d[4]) {
-    float copy[REACH];
-    if (from < begin || from + REACH > end) {
-        for (int k = 0; k < REACH; k++) copy[k] = from + k >= begin && from + k < end ? from[k] : 0;
-        from = copy;
-    }
-    vec8 a = load8(from), b = load8(from + 8), c = load8(from + 2), e = load8(from + 10);
-    d[0] = EVEN(a, b), d[1] = ODD(a, b), d[2] = EVEN(c, e), d[3] = ODD(c, e);
-    if (!g->inside)
-        for (int j = 0; j < 4; j++) d[j] = (vec8)((ivec8)d[j] & g->mask[j]);
-}
-
-/* Rows and columns (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1) times tiles of 4x4. */
-INLINE void transform_group(const ea_winograd *w, const float *map, const group *g, float *to, ptrdiff_t step) {
-    const float *end = w->in + (ptrdiff_t)w->samples * w->channels * w->y.size * w->x.size;
-    vec8 d[4][4];
-    for (int i = 0; i < 4; i++) {
-        vec8 x[4] = {{0}};
-        if (g->rows >> i & 1) read_row(map + g->from + i * w->x.size, w->in, end, g, x);
-        d[i][0] = x[0] - x[2];
-        d[i][1] = x[1] + x[2];
-        d[i][2] = x[2] - x[1];
-        d[i][3] = x[1] - x[3];
-    }
-    for (int j = 0; j < 4; j++) {
-        store8(to + (0 + j) * step, d[0][j] - d[2][j]);
-        store8(to + (4 + j) * step, d[1][j] + d[2][j]);
-        store8(to + (8 + j) * step, d[2][j] - d[1][j]);
-        store8(to + (12 + j) * step, d[1][j] - d[3][j]);
-    }
-}
-
-/* Whole vectors are written: what is too much is written again by the next group or channel, or falls into the pad. */
-static void transform_inputs(const ea_winograd *w, range channels, const group *groups, int count, const pieces *p) {
-    ptrdiff_t plane = (ptrdiff_t)w->y.size * w->x.size;
-    for (int c = channels.first; c < channels.last; c++) {
-        float *to = p->inputs + (ptrdiff_t)(c - channels.first) * TILES;
-        for (const group *g = groups; g < groups + count; g++)
-            transform_group(w, w->in + (g->sample * w->channels + c) * plane, g, to + g->place, p->inputs_step);
-    }
-}
-
 /* (1, 1, 1, 0), (0, 1, -1, -1) times rows and columns of products of 8 tiles: two rows of 16 outputs. */
 INLINE void gather_outputs(const float *from, float bias, vec8 rows[4]) {
     vec8 top[4], bottom[4];
@@ -214,15 +118,15 @@ INLINE void gather_outputs(const float *from, float bias, vec8 rows[4]) {
 
 /* `count` columns of a row, at most 16. */
 INLINE void put_row(float *to, const vec8 pair[2], int count, int add) {
-    float values[2 * WIDTH];
+    float values[2 * EA_GROUP];
     int i = 0;
-    if (count >= WIDTH) store8(to, add ? load8(to) + pair[0] : pair[0]), i = WIDTH;
-    if (count == 2 * WIDTH) {
-        store8(to + WIDTH, add ? load8(to + WIDTH) + pair[1] : pair[1]);
+    if (count >= EA_GROUP) store8(to, add ? load8(to) + pair[0] : pair[0]), i = EA_GROUP;
+    if (count == 2 * EA_GROUP) {
+        store8(to + EA_GROUP, add ? load8(to + EA_GROUP) + pair[1] : pair[1]);
         return;
     }
     store8(values, pair[0]);
-    store8(values + WIDTH, pair[1]);
+    store8(values + EA_GROUP, pair[1]);
     for (; i + 2 <= count; i += 2) {
         to[i] = add ? to[i] + values[i] : values[i];
         to[i + 1] = add ? to[i + 1] + values[i + 1] : values[i + 1];
@@ -230,17 +134,17 @@ INLINE void put_row(float *to, const vec8 pair[2], int count, int add) {
     if (i < count) to[i] = add ? to[i] + values[i] : values[i];
 }
 
-INLINE void write_outputs(const ea_winograd *w, range rows, const group *groups, int count, int add,
+INLINE void write_outputs(const ea_winograd *w, range rows, const ea_tile_group *groups, int count, int add,
                           const float *products) {
-    ptrdiff_t plane = (ptrdiff_t)w->y.out * w->x.out;
-    for (int r = rows.first; r < rows.last; r++, products += TILES) {
+    ptrdiff_t plane = ea_result_size(&w->tiling);
+    for (int r = rows.first; r < rows.last; r++, products += EA_TILES) {
         float bias = w->bias && !add ? w->bias[r] : 0;
-        for (const group *g = groups; g < groups + count; g++) {
+        for (const ea_tile_group *g = groups; g < groups + count; g++) {
             vec8 values[4];
             gather_outputs(products + g->place, bias, values);
             float *to = w->out + (g->sample * w->rows + r) * plane + g->to;
             put_row(to, values, g->columns, add);
-            if (g->has_below) put_row(to + w->x.out, values + 2, g->columns, add);
+            if (g->has_below) put_row(to + w->tiling.x.out, values + 2, g->columns, add);
         }
     }
 }
@@ -248,19 +152,19 @@ INLINE void write_outputs(const ea_winograd *w, range rows, const group *groups,
 /* Products of a register tile's rows for all 16 elements. */
 static void multiply(const ea_winograd *w, range block, range rows, int channels, int tiles, const pieces *p) {
     int first = rows.first - block.first, count = rows.last - rows.first, all = block.last - block.first;
-    for (int e = 0; e < ELEMENTS; e++)
+    for (int e = 0; e < EA_ELEMENTS; e++)
         for (int column = 0; column < tiles; column += TILE_COLUMNS) {
             ea_run_product product = {
                 .a = p->weights + e * p->weights_step + (w->turned ? first : (ptrdiff_t)first * channels),
                 .row = w->turned ? 1 : channels,
                 .step = w->turned ? all : 1,
                 .b = p->inputs + e * p->inputs_step + column,
-                .b_row = TILES,
+                .b_row = EA_TILES,
                 .runs = 1,
                 .length = channels,
             };
             float *to = p->products + (ptrdiff_t)e * PRODUCT_STEP + column;
-            ea_target target = {to, TILES, 1, NULL, count, ea_tile_width(smaller(TILE_COLUMNS, tiles - column)), 0};
+            ea_target target = {to, EA_TILES, 1, NULL, count, ea_tile_width(smaller(TILE_COLUMNS, tiles - column)), 0};
             ea_tile_runs(&product, &target);
         }
 }
@@ -269,12 +173,13 @@ static void multiply(const ea_winograd *w, range block, range rows, int channels
 static void do_block(const ea_winograd *w, range rows, range tiles, const blocking *b, const pieces *p) {
     for (int part = 0; part < b->channel_blocks; part++) {
         range channels = part_of(w->channels, part, b->channel_blocks);
+        ea_tile_source source = {w->in, NULL, w->channels, channels};
         transform_weights(w, rows, channels, p);
-        for (int first = tiles.first; first < tiles.last; first += TILES) {
-            range own = {first, smaller(first + TILES, tiles.last)};
-            group groups[TILES];
-            int group_count = groups_of(w, own, groups);
-            transform_inputs(w, channels, groups, group_count, p);
+        for (int first = tiles.first; first < tiles.last; first += EA_TILES) {
+            range own = {first, smaller(first + EA_TILES, tiles.last)};
+            ea_tile_group groups[EA_TILES];
+            int group_count = ea_tile_groups(&w->tiling, own, groups);
+            ea_transform_maps(&w->tiling, &source, groups, group_count, p->inputs, p->inputs_step);
             int count = rows.last - rows.first;
             for (int i = 0; i < row_blocks(count); i++) {
                 range r = row_block(count, i);
@@ -297,24 +202,24 @@ static void do_part(const void *context, ea_share share) {
     const job *j = context;
     pieces p = carve(&j->b, j->w->workspace + share.worker * ea_winograd_bytes(j->w));
     range units = share_of(j->b.row_blocks * j->tile_parts, share);
-    int blocks = ceil_div(j->w->samples * tiles_of_sample(j->w), TILES), all = j->w->samples * tiles_of_sample(j->w);
+    int blocks = ceil_div(j->w->tiling.samples * ea_sample_tiles(&j->w->tiling), EA_TILES), all = j->w->tiling.samples * ea_sample_tiles(&j->w->tiling);
     for (int u = units.first; u < units.last; u++) {
         range rows = part_of(j->w->rows, u / j->tile_parts, j->b.row_blocks);
         range own = part_of(blocks, u % j->tile_parts, j->tile_parts);
-        do_block(j->w, rows, (range){own.first * TILES, smaller(all, own.last * TILES)}, &j->b, &p);
+        do_block(j->w, rows, (range){own.first * EA_TILES, smaller(all, own.last * EA_TILES)}, &j->b, &p);
     }
 }
 
 void ea_winograd_run(const ea_winograd *w, int threads) {
     job j = {w, blocking_of(w), 1};
-    int64_t work = (int64_t)w->samples * tiles_of_sample(w) * ELEMENTS * w->rows * w->channels;
+    int64_t work = (int64_t)w->tiling.samples * ea_sample_tiles(&w->tiling) * EA_ELEMENTS * w->rows * w->channels;
     threads = ea_worth(work, threads);
-    if (threads > 1) j.tile_parts = smaller(ceil_div(w->samples * tiles_of_sample(w), TILES), ceil_div(4 * threads, j.b.row_blocks));
+    if (threads > 1) j.tile_parts = smaller(ceil_div(w->tiling.samples * ea_sample_tiles(&w->tiling), EA_TILES), ceil_div(4 * threads, j.b.row_blocks));
     ea_parallel(threads, do_part, &j);
 }
 
 /* Measured on Zen 4: 1.1 times as fast with 8 channels or rows, 1.2 with 512 of both and 25 tiles (transforming the
    weights takes long), 1.5 to 1.9 with 32 of both and hundreds of tiles. */
 int ea_winograd_wins(const ea_winograd *w) {
-    return w->channels >= 8 && w->rows >= 8 && tiles_of_sample(w) >= 25;
+    return w->channels >= 8 && w->rows >= 8 && ea_sample_tiles(&w->tiling) >= 25;
 }

@@ -3,20 +3,16 @@
 #ifndef EA_WINOGRAD_H
 #define EA_WINOGRAD_H
 
-#include "vec.h"
+#include "winograd_tiles.h"
 
 /* out[n][row][y, x] = bias[row] + sum over channels c and taps (i, j) of
        w[row][c][i, j] * in[n][c][y + i - y.pad, x + j - x.pad]
    where an element outside the map counts as 0. `turned`: w is (channels, rows, 3, 3) and turned by 180 degrees. */
 typedef struct {
-    int size, pad, out; /* of an axis: of `in`, before it, of `out` */
-} ea_winograd_axis;
-
-typedef struct {
     const float *in, *w, *bias;
     float *out;
-    int samples, channels, rows, turned;
-    ea_winograd_axis y, x;
+    int channels, rows, turned;
+    ea_tiling tiling; /* from `in` to `out` */
     char *workspace;
 } ea_winograd;
 
