@@ -64,19 +64,19 @@ def test_winograd_is_as_exact_as_the_direct_way(variant: str) -> None:
 def test_lean_convolutions_save_workspace(variant: str) -> None:
     problem = Problem(1, 1, 64, 64, (20, 20))
     library = native.load(variant)
-    for kind, inputs, outputs in cases(problem)[1:3]:
+    for kind, inputs, outputs in cases(problem)[1:4]:
         shapes = [[None if a is None else a.shape for a in arrays] for arrays in (inputs, outputs)]
         sizes = [
             library.workspace_bytes(kind, shapes[0], shapes[1], {**problem.attrs, **extra})
             for extra in ({}, LEAN)
         ]
-        assert sizes[1] < 40_000 < 10 * sizes[1] < sizes[0]
+        assert sizes[1] < 50_000 < 300_000 < sizes[0] < 600_000
 
 
 @variants()
 def test_two_threads_match_the_reference_and_repeat_exactly(variant: str) -> None:
     for problem in (Problem(3, 1, 40, 70, (30, 31)), Problem(1, 1, 24, 200, (12, 12))):
-        for kind, inputs, outputs in cases(problem)[:3]:
+        for kind, inputs, outputs in cases(problem):
             check(variant, kind, inputs, outputs, problem.attrs, threads=2)
             first, *others = (
                 call(variant, kind, inputs, outputs, problem.attrs, threads=2)[0] for _ in range(3)

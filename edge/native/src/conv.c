@@ -71,11 +71,7 @@ static ea_winograd winograd_of(const ea_conv *c, int turned) {
     return w;
 }
 
-static int is_winograd(const ea_conv *c, const ea_winograd *w) {
-    const ea_axis *y = &c->rows, *x = &c->columns;
-    int fits = y->kernel == 3 && x->kernel == 3 && y->stride == 1 && x->stride == 1 && y->dilation == 1 && x->dilation == 1;
-    return fits && c->groups == 1 && !c->lean && ea_winograd_wins(w);
-}
+static int is_winograd(const ea_conv *c, const ea_winograd *w) { return is_plain_3x3(c) && ea_winograd_wins(w); }
 
 int32_t ea_conv_run(const ea_call *call) {
     const ea_tensor *x = call->inputs[0], *w = call->inputs[1], *y = call->outputs[0];

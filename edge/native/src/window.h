@@ -23,6 +23,13 @@ INLINE int positions_of(const ea_conv *c) { return c->rows.out * c->columns.out;
 INLINE int plane_of(const ea_conv *c) { return c->rows.size * c->columns.size; }
 INLINE int depth_of(const ea_conv *c) { return c->channels * taps_of(c); }
 
+/* What Winograd's algorithm is for, where workspace need not be saved. */
+INLINE int is_plain_3x3(const ea_conv *c) {
+    const ea_axis *y = &c->rows, *x = &c->columns;
+    int plain = y->stride == 1 && x->stride == 1 && y->dilation == 1 && x->dilation == 1;
+    return y->kernel == 3 && x->kernel == 3 && plain && c->groups == 1 && !c->lean;
+}
+
 /* The geometry from the shapes of the map that is read, (N, C, [H,] W), and the weight (O, C/groups, [kh,] kw). */
 INLINE ea_conv conv_geometry(const ea_tensor *x, const ea_tensor *w, const ea_attr *attrs) {
     ea_conv c = {x->shape[0], attrs[GROUPS].i, w->shape[1], w->shape[0] / attrs[GROUPS].i, {0}, {0}, attrs[LEAN].i};

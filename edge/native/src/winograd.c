@@ -6,7 +6,7 @@
 #include "gemm.h"
 #include "parallel.h"
 
-enum { MOST_ROWS = 64, MOST_CHANNELS = 64 };
+enum { MOST_ROWS = 64, MOST_CHANNELS = 64, UNITS_PER_THREAD = 4 };
 
 /* How the work is cut, evenly. */
 typedef struct {
@@ -195,26 +195,25 @@ static void do_block(const ea_winograd *w, range rows, range tiles, const blocki
 typedef struct {
     const ea_winograd *w;
     blocking b;
-    int tile_parts;
+    int tiles, tile_parts;
 } job;
 
 static void do_part(const void *context, ea_share share) {
     const job *j = context;
     pieces p = carve(&j->b, j->w->workspace + share.worker * ea_winograd_bytes(j->w));
     range units = share_of(j->b.row_blocks * j->tile_parts, share);
-    int blocks = ceil_div(j->w->tiling.samples * ea_sample_tiles(&j->w->tiling), EA_TILES), all = j->w->tiling.samples * ea_sample_tiles(&j->w->tiling);
     for (int u = units.first; u < units.last; u++) {
         range rows = part_of(j->w->rows, u / j->tile_parts, j->b.row_blocks);
-        range own = part_of(blocks, u % j->tile_parts, j->tile_parts);
-        do_block(j->w, rows, (range){own.first * EA_TILES, smaller(all, own.last * EA_TILES)}, &j->b, &p);
+        range own = part_of(ceil_div(j->tiles, EA_TILES), u % j->tile_parts, j->tile_parts);
+        do_block(j->w, rows, (range){own.first * EA_TILES, smaller(j->tiles, own.last * EA_TILES)}, &j->b, &p);
     }
 }
 
 void ea_winograd_run(const ea_winograd *w, int threads) {
-    job j = {w, blocking_of(w), 1};
-    int64_t work = (int64_t)w->tiling.samples * ea_sample_tiles(&w->tiling) * EA_ELEMENTS * w->rows * w->channels;
-    threads = ea_worth(work, threads);
-    if (threads > 1) j.tile_parts = smaller(ceil_div(w->tiling.samples * ea_sample_tiles(&w->tiling), EA_TILES), ceil_div(4 * threads, j.b.row_blocks));
+    job j = {w, blocking_of(w), w->tiling.samples * ea_sample_tiles(&w->tiling), 1};
+    threads = ea_worth((int64_t)j.tiles * EA_ELEMENTS * w->rows * w->channels, threads);
+    int wanted = ceil_div(UNITS_PER_THREAD * threads, j.b.row_blocks);
+    if (threads > 1) j.tile_parts = smaller(ceil_div(j.tiles, EA_TILES), wanted);
     ea_parallel(threads, do_part, &j);
 }
 

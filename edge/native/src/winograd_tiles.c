@@ -54,7 +54,9 @@ INLINE void transform_group(const ea_tiling *t, const float *map, const float *b
     vec8 d[4][4];
     for (int i = 0; i < 4; i++) {
         vec8 x[4] = {{0}};
-        if (g->rows >> i & 1) read_row(map + g->from + i * t->x.size, begin, end, g, x);
+        const float *from = map + g->from + i * t->x.size;
+        __builtin_prefetch(from + ea_map_size(t)); /* the next channel's row: too far away to be foreseen */
+        if (g->rows >> i & 1) read_row(from, begin, end, g, x);
         if (factor != 1)
             for (int j = 0; j < 4; j++) x[j] *= factor;
         d[i][0] = x[0] - x[2];
