@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/results.md from benchmarks/results/*.json.
+"""Write the tables of README.md and docs/results.md from benchmarks/results/*.json and benchmarks/masks/*.json.
 
 python benchmarks/tables.py           rewrites both
 python benchmarks/tables.py --check   fails if they say something else than the results
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
-PAGES = ("README.md", "docs/results.md")
+MASKS = ROOT / "benchmarks" / "masks"
 
 
 def main() -> None:
@@ -22,11 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tables from benchmarks/results.")
     parser.add_argument("--check", action="store_true", help="do not write, fail if a page differs")
     check: bool = parser.parse_args().check
-    for page in PAGES:
-        text = (ROOT / page).read_text()
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        wanted = before + BEGIN + omniglot_table() + END + after
+    for page, tables in PAGES.items():
+        text = wanted = (ROOT / page).read_text()
+        for name, table in tables.items():
+            begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+            before, _, rest = wanted.partition(begin)
+            _, _, after = rest.partition(end)
+            wanted = before + begin + table() + end + after
         if check and wanted != text:
             sys.exit(f"{page} is not what benchmarks/tables.py writes; run it without --check")
         if not check:
@@ -71,6 +72,53 @@ def _kilobytes(count: int) -> str:
 def _machine(machine: dict[str, Any]) -> str:
     return f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']:.0f} GiB"
 
+
+def masks_tables() -> str:
+    """Return, per network, how it was trained, its accuracy, and at which steps each layer learns."""
+    return "\n".join(_masks_table(json.loads(file.read_text())) for file in sorted(MASKS.glob("*.json")))
+
+
+def _masks_table(content: dict[str, Any]) -> str:
+    model, sparse, dense = content["model"], content["provenance"], content["baseline"]
+    runs = [("sparse", sparse)] + ([("dense", dense)] if dense else [])
+    lines = [
+        f"### {model['backbone']}, {model['height']} px, {model['classes']}-way, N = {model['samples']}",
+        "",
+    ]
+    lines += ["| step sizes | method | accuracy | before adaptation | zero | outer steps | trained |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|", *(_run_line(name, run) for name, run in runs), ""]
+    steps = " | ".join(f"step {index}" for index, _ in enumerate(content["alpha"], start=1))
+    lines += [f"| layer | learns | {steps} |", "|---|---|" + "---:|" * len(content["alpha"])]
+    columns = zip(*content["alpha"], strict=True)
+    lines += [_layer_line(name, sizes) for name, sizes in zip(content["layers"], columns, strict=True)]
+    return "\n".join([*lines, ""])
+
+
+def _run_line(name: str, run: dict[str, Any]) -> str:
+    test = run["test"]
+    cells = [
+        name,
+        run["method"],
+        f"{test['accuracy']:.1%} ± {test['ci95']:.1%} ({test['tasks']} tasks)",
+        f"{test['accuracy_before']:.1%}",
+        f"{run['zero_step_sizes']:.0%}",
+        f"{run['outer_steps']} x {run['settings']['train']['tasks_per_step']} tasks",
+        f"{run['minutes']:.0f} min",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _layer_line(name: str, sizes: tuple[float, ...]) -> str:
+    learned = sum(size > 0 for size in sizes)
+    said = "at no step" if not learned else "at every step" if learned == len(sizes) else "at some steps"
+    return f"| {name} | {said} | " + " | ".join(f"{size:.4f}" if size else "0" for size in sizes) + " |"
+
+
+PAGES = {
+    "README.md": {"results": omniglot_table},
+    "docs/results.md": {"results": omniglot_table, "masks": masks_tables},
+}
+"""Page -> name in the page's markers -> what stands between them."""
 
 if __name__ == "__main__":
     main()

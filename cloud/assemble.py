@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,11 @@ from .tasks import Dataset, EpisodeSampler, load_dataset
 
 EVALUATION_SEEDS = {"val": 1_000_003, "test": 2_000_003}
 """Validation and test tasks are the same for every run, so that runs can be compared."""
+
+LARGEST_CHUNK = 8
+"""Tasks that are evaluated together at most."""
+CHUNK_WORDS = 2**20
+"""Input values of the tasks that are evaluated together, at most, where one task has fewer."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,14 @@ def draw(sampler: EpisodeSampler, first: int, count: int) -> Batch:
     return Batch(*map(torch.from_numpy, (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y)))
 
 
-def draw_all(sampler: EpisodeSampler, count: int, chunk: int = 8) -> Iterator[Batch]:
-    """Tasks 0 .. count-1, a few at a time."""
+def chunk_of(sampler: EpisodeSampler) -> int:
+    """How many tasks to evaluate together: 8 small ones, fewer of large images, whose maps leave the cache."""
+    samples = sampler.ways * (sampler.shots + sampler.queries)
+    return max(1, min(LARGEST_CHUNK, CHUNK_WORDS // (samples * math.prod(sampler.dataset.spec.shape))))
+
+
+def draw_all(sampler: EpisodeSampler, count: int, chunk: int | None = None) -> Iterator[Batch]:
+    """Tasks 0 .. count-1, `chunk` at a time; None: as many as `chunk_of` says."""
+    chunk = chunk or chunk_of(sampler)
     for first in range(0, count, chunk):
         yield draw(sampler, first, min(chunk, count - first))

@@ -119,6 +119,8 @@ class TrainConfig:
     """Outer steps between validations (an epoch); the last step is always validated."""
     validation_tasks: int = 600
     test_tasks: int = 600
+    initial_weights: str | None = None
+    """A safetensors file of weights to start from, by name; what it lacks (a new classifier) starts at random."""
 
     def __post_init__(self) -> None:
         for name in ("outer_steps", "tasks_per_step", "validate_every"):

@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor
 
 from . import adam
 from .assemble import Parts, draw, draw_all
 from .config import RunConfig
+from .initial import with_weights
 from .progress import Progress
 from .run_directory import RunDirectory
 from .score import measure
@@ -48,6 +50,8 @@ class Job:
 def begin(job: Job) -> State:
     """The state before the first outer step, saved in a new run directory."""
     meta = job.parts.method.init(job.config.seed)
+    if job.config.train.initial_weights is not None:
+        meta = with_weights(meta, Path(job.config.train.initial_weights))
     state = State(0, meta, adam.init(meta.learned))
     job.directory.begin(job.config)
     job.directory.save(state, job.config)

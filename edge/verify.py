@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,7 @@ def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
     Raises:
         BundleError: the bundle has no self-test, or one that does not fit the program.
     """
-    test = TensorFile.open(files.file("selftest.safetensors"))
-    support = _support(files, test)
+    support, test = selftest_support(files), _selftest(files)
     loss, gradients = _first_gradient(files, engine, support, test.copy("alpha_mask"))
     checks = [_loss_check(float(test.copy("loss")[0]), loss), *_gradient_checks(test, gradients)]
     return {
@@ -62,6 +61,28 @@ def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
         "samples": len(support),
         "checks": [{**asdict(check), "passed": check.passed} for check in checks],
     }
+
+
+def _selftest(files: BundleFiles) -> TensorFile:
+    return TensorFile.open(files.file("selftest.safetensors"))
+
+
+def selftest_support(files: BundleFiles, samples: int | None = None) -> SupportSet:
+    """Return the samples of the bundle's self-test.
+
+    Args:
+        files: the bundle.
+        samples: how many, the self-test's over and over; None: once each.
+
+    Raises:
+        BundleError: the bundle has no self-test, or one that does not fit the program.
+    """
+    support = _support(files, _selftest(files))
+    if samples is None:
+        return support
+    chosen = np.arange(samples) % len(support)
+    given = {part: array[chosen] for part, array in support.given.items()}
+    return replace(support, images=support.images[chosen], given=given)
 
 
 def _support(files: BundleFiles, test: TensorFile) -> SupportSet:

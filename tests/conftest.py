@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
-import site
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-ORT_VERSION = "1.19.2"
-SHARE = """
-import site, sys
-from pathlib import Path
-lines = "".join(f"import site; site.addsitedir({path!r})\\n" for path in sys.argv[1:])
-Path(site.getsitepackages()[0], "zz_shared.pth").write_text(lines)
-"""
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def benchmark_module(name: str) -> ModuleType:
+    """Load a file of benchmarks/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+environments = benchmark_module("environments")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +36,7 @@ def interrupts() -> None:
 @pytest.fixture(scope="session")
 def old_onnxruntime(request: pytest.FixtureRequest) -> Path:
     """Python of an environment with numpy and onnxruntime 1.19.2; skips where pip cannot make one."""
-    return environment(request, "onnxruntime", [f"onnxruntime=={ORT_VERSION}", "numpy"])
+    return environment(request, "onnxruntime", (f"onnxruntime=={environments.ORT_VERSION}", "numpy"))
 
 
 @pytest.fixture(scope="session")
@@ -37,35 +44,19 @@ def ort_training(request: pytest.FixtureRequest) -> Path:
     """Python of an environment like this one, but with onnxruntime-training for onnxruntime.
 
     `EDGE_ADAPT_ORT_TRAINING` names one that exists; else one is made, and tests skip where pip cannot make it.
-    Torch, NumPy, ONNX and edge-adapt are this environment's, seen through a .pth file after its own packages.
     """
     if chosen := os.environ.get("EDGE_ADAPT_ORT_TRAINING"):
         return Path(chosen)
-    packages = ["--no-deps", f"onnxruntime-training-cpu=={ORT_VERSION}", "flatbuffers", "packaging"]
-    return environment(request, "onnxruntime-training", packages, shared=True)
+    return environment(request, "onnxruntime-training", environments.ORT_TRAINING, shared=True)
 
 
 def environment(
-    request: pytest.FixtureRequest, name: str, packages: list[str], *, shared: bool = False
+    request: pytest.FixtureRequest, name: str, packages: tuple[str, ...], *, shared: bool = False
 ) -> Path:
-    """Python of a virtual environment kept in pytest's cache; `shared`: it also sees this one's packages."""
-    if sys.version_info >= (3, 13):
-        pytest.skip(f"{name} {ORT_VERSION} has no wheel for Python 3.13")
-    home = request.config.cache.mkdir(
-        f"{name}-{ORT_VERSION}-{sys.version_info.major}{sys.version_info.minor}"
-    )
-    python = home / "bin" / "python"
-    check = [str(python), "-c", f"import onnxruntime as o; assert o.get_version_string() == {ORT_VERSION!r}"]
-    if python.exists() and subprocess.run(check, capture_output=True, check=False).returncode == 0:
-        return python
-    steps = [
-        [sys.executable, "-m", "venv", "--clear", str(home)],
-        [str(python), "-m", "pip", "install", "--quiet", *packages],
-        *([[str(python), "-c", SHARE, *site.getsitepackages()]] if shared else []),
-        check,
-    ]
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"no environment with {name} {ORT_VERSION}: {done.stderr.strip()[-200:]}")
-    return python
+    """Python of a virtual environment kept in pytest's cache."""
+    version = f"{environments.ORT_VERSION}-{sys.version_info.major}{sys.version_info.minor}"
+    home = request.config.cache.mkdir(f"{name}-{version}")
+    try:
+        return environments.ort_environment(home, packages, shared=shared)
+    except environments.EnvironmentFailed as error:
+        pytest.skip(str(error))

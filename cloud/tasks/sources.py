@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...edge.inputs import InputSpec
 from ..errors import ConfigError
-from . import glyphs, omniglot
+from . import glyphs, miniimagenet, omniglot
 from .dataset import SPLITS, Dataset
 from .folder import load_folder
 
@@ -37,6 +37,11 @@ _SOURCES = {
         omniglot.SPEC,
         omniglot.load_omniglot,
     ),
+    "miniimagenet": _Source(
+        "100 classes of ImageNet, 600 photographs each; 84x84 RGB; needs miniimagenet84_*.npz",
+        miniimagenet.SPEC,
+        miniimagenet.load_miniimagenet,
+    ),
 }
 
 
@@ -49,11 +54,11 @@ def load_dataset(
     """Load one split of a data set.
 
     Args:
-        name_or_path: "glyphs", "omniglot", or a folder with one sub-folder of images per class (optionally
-            below train/, val/ and test/).
+        name_or_path: "glyphs", "omniglot", "miniimagenet", or a folder with one sub-folder of images per class
+            (optionally below train/, val/ and test/).
         split: "train", "val" or "test".
-        data_dir: where omniglot28.npz lies; the environment variable EDGE_ADAPT_DATA, or the working
-            directory, when None.
+        data_dir: where omniglot28.npz or miniimagenet84_*.npz lie; the environment variable EDGE_ADAPT_DATA, or
+            the working directory, when None.
         spec: shape and preprocessing; required for a folder, and must fit the images of a named data set.
 
     Raises:

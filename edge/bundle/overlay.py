@@ -30,3 +30,7 @@ class Overlay:
     def copy(self, name: str) -> NDArray[Any]:
         """Return an array to write to: the replacement itself (it exists only once), or a copy."""
         return self.changed[name] if name in self.changed else self.base.copy(name)
+
+    def give_back(self) -> None:
+        """Let the pages of the mapped file go; the replacements stay."""
+        self.base.give_back()

@@ -90,6 +90,11 @@ class TensorFile:
                 )
         return array
 
+    def give_back(self) -> None:
+        """Let the pages of the map go; they come back from the file where they are read again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def require(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         """Raise BundleError unless tensor `name` is there with this shape and type."""
         entry = self._find(name)

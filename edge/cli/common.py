@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from ..errors import UsageError
+from ..threads import VARIABLES
 from ..units import parse_bytes
-
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def size(text: str) -> int:
@@ -49,7 +48,7 @@ threads_option = click.option(
 
 def use_threads(count: int = 1) -> None:
     """Set the numerical libraries' threads; has an effect only before NumPy is imported."""
-    for variable in THREAD_VARIABLES:
+    for variable in VARIABLES:
         os.environ[variable] = str(count)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from ..errors import EdgeAdaptError
+from .bench import bench
 from .doctor import doctor
 from .inspect import inspect
 from .merge import merge
@@ -36,7 +37,7 @@ def commands() -> None:
     """
 
 
-for verb in (plan, run, predict, inspect, verify, merge, doctor):
+for verb in (plan, run, predict, inspect, verify, merge, bench, doctor):
     commands.add_command(verb)
 
 

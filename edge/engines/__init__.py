@@ -12,8 +12,9 @@ from .base import (
     Support,
     Weights,
 )
+from .native import NativeEngine
 from .reference import ReferenceEngine
-from .registry import ENGINES, engine_named, installed_engines
+from .registry import ENGINES, default_engine, engine_named, installed_engines
 
 __all__ = [
     "ENGINES",
@@ -22,12 +23,14 @@ __all__ = [
     "AdaptationInterrupted",
     "Engine",
     "Hooks",
+    "NativeEngine",
     "NonFiniteError",
     "Progress",
     "ReferenceEngine",
     "Samples",
     "Support",
     "Weights",
+    "default_engine",
     "engine_named",
     "installed_engines",
 ]

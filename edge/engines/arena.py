@@ -31,6 +31,11 @@ class Arena:
                 part = self._bytes(start)
                 part[:] = self._pattern[: part.size]
 
+    @property
+    def address(self) -> int:
+        """Address of the first byte."""
+        return int(self.view(0, (0,), np.uint8).ctypes.data)
+
     def view(self, offset: int, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array over the arena's memory; raises ValueError outside it."""
         array: NDArray[Any] = np.ndarray(tuple(shape), dtype, buffer=self._memory, offset=offset)

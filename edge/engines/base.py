@@ -26,6 +26,9 @@ class Weights(Protocol):
     def copy(self, name: str) -> Array:
         """Return a private, writable copy of the tensor."""
 
+    def give_back(self) -> None:
+        """Let the memory of mapped tensors go where possible; they are read from the file again when needed."""
+
 
 class Samples(Protocol):
     """Samples that can be written as network inputs; `SupportSet` and `QuerySet` are such."""
@@ -49,7 +52,10 @@ class Support(Samples, Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an adaptation is: gradient step `step` of `steps` (from 0), `samples_done` of `samples`."""
+    """How far an adaptation is: gradient step `step` of `steps` (from 0), `samples_done` of `samples`.
+
+    Computing what no step changes counts as half of the first step that is run.
+    """
 
     step: int
     steps: int
@@ -65,7 +71,7 @@ class Hooks:
         progress: called after every micro-batch.
         finished: called with (steps done, updated tensors, mean support loss before the step) after every
             finished gradient step; the arrays are the engine's own and change afterwards.
-        watch: called after every step but the updates with (gradient step, first sample, step, output
+        watch: called after every step of prologue and body with (gradient step, first sample, step, output
             arrays).
         selections: recorded channel selections, `keep::LAYER::fw|bw` to 0/1 arrays (K, N, C), for programs
             whose attention has a `keep` input.
@@ -92,6 +98,7 @@ class Adaptation:
         steps_done: gradient steps finished, those before `start_step` included.
         seconds: wall time.
         measured_dynamic_bytes: one more than the highest arena byte that changed; None if not measured.
+        cpu_seconds: processor time, all threads; at one thread less than `seconds` where others were in the way.
     """
 
     updated: Mapping[str, Array]
@@ -99,6 +106,7 @@ class Adaptation:
     steps_done: int
     seconds: float
     measured_dynamic_bytes: int | None
+    cpu_seconds: float = 0.0
 
 
 class NonFiniteError(EdgeAdaptError):

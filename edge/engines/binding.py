@@ -8,27 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ..lower.memory import stored_shape, workspace_name
 from ..lower.table import LOAD, Step, StepProgram, Value
 from ..program import DTYPE_BITS, Tensor
-from ..reference import KERNELS
 from .arena import Arena
 from .base import Array
+from .calls import Call
+from .calls import NotFinite as NotFinite
+from .slices import SlicesCall
 
 Resolve = Callable[[str], Array]
 Phase = Literal["prologue", "body", "epilogue"]
-
-
-class NotFinite(Exception):
-    """An update met a gradient that is not finite; parameters updated before it have changed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
 
 
 @dataclass(frozen=True)
@@ -89,31 +83,18 @@ class Backend(Protocol):
 
 def arrays_of(program: StepProgram, place: Place) -> dict[str, Array]:
     """Return the arrays of every value of a step program."""
-    return {value.name: _array(value, place) for value in program.values.values()}
+    return {value.name: array_of(value, place) for value in program.values.values()}
 
 
-def _array(value: Value, place: Place) -> Array:
+def array_of(value: Value, place: Place) -> Array:
+    """Return the array of one value."""
     if not value.buffer and not value.cached:
         return place.outside(value.name)
     tensor = Tensor(value.name, value.shape, value.dtype)
     shape = stored_shape(tensor, place.count)
-    start = place.first * tensor.size_bytes(1) if value.cached else 0
+    start = place.first * tensor.size_bytes(1) if value.cached and tensor.batched else 0
     offset = place.offsets[value.name if value.cached else value.buffer] + start
     return place.arena.view(offset, shape, np.uint8 if DTYPE_BITS[value.dtype] < 8 else value.dtype)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One step with its arrays."""
-
-    step: Step
-    inputs: tuple[Array | None, ...]
-    outputs: tuple[Array | None, ...]
-    workspace: Array
-
-    def run(self, extra: Mapping[str, Any]) -> None:
-        """Run the kernel with the step's attributes and `extra` ones."""
-        KERNELS[self.step.kind].run(self.inputs, self.outputs, {**self.step.attrs, **extra}, self.workspace)
 
 
 @dataclass(frozen=True)
@@ -121,7 +102,7 @@ class BoundCalls:
     """A step program over arrays, run by the kernels of `edge/reference`; see `Bound`."""
 
     program: StepProgram
-    calls: tuple[Call, ...]
+    calls: tuple[Call | SlicesCall, ...]
     images: Array | None
     accumulators: Mapping[str, Array]
     outputs: Mapping[str, Array]
@@ -149,15 +130,7 @@ class ReferenceBackend:
     def bind(self, program: StepProgram, place: Place) -> BoundCalls:
         """See `Backend.bind`."""
         arrays = arrays_of(program, place)
-        calls = tuple(
-            Call(
-                step,
-                tuple(arrays[name] if name else None for name in step.inputs),
-                tuple(arrays[name] if name else None for name in step.outputs),
-                place.arena.view(place.offsets.get(workspace_name(i), 0), (step.workspace_bytes,), np.uint8),
-            )
-            for i, step in enumerate(program.steps)
-        )
+        calls = tuple(_call(step, i, program, arrays, place) for i, step in enumerate(program.steps))
         loads = [call.outputs[0] for call in calls if call.step.kind == LOAD]
         return BoundCalls(
             program,
@@ -166,3 +139,18 @@ class ReferenceBackend:
             {name: arrays[name] for name in program.accumulators},
             {part: arrays[name] for part, name in program.outputs.items() if name in arrays},
         )
+
+
+def _call(
+    step: Step, index: int, program: StepProgram, arrays: Mapping[str, Array], place: Place
+) -> Call | SlicesCall:
+    offset = place.offsets.get(workspace_name(index), 0)
+    workspace = place.arena.view(offset, (step.workspace_bytes,), np.uint8)
+    if step.slices is not None:
+        own = {name: arrays[name] for name in (*step.inputs, *step.outputs) if name}
+        batched = {name for name in own if program.values[name].shape[:1] == ("N",)}
+        return SlicesCall(step, own, batched, place.count, workspace)
+    inputs, outputs = (
+        tuple(arrays[name] if name else None for name in names) for names in (step.inputs, step.outputs)
+    )
+    return Call(step, inputs, outputs, workspace)

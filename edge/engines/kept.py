@@ -8,6 +8,7 @@ process, and disappears with it.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ class KeptParameters:
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long as this object)
+        weakref.finalize(self, self._file.close)
         self.keep(arrays)
 
     def keep(self, arrays: Mapping[str, Array]) -> None:

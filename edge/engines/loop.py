@@ -45,13 +45,14 @@ def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Ad
         NonFiniteError: a loss or gradient is not finite; the last finished step is kept.
         AdaptationInterrupted: on KeyboardInterrupt; the last finished step is kept.
     """
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     losses: list[float] = []
     done = start_step
 
     def state() -> Adaptation:
-        seconds = time.perf_counter() - started
-        return Adaptation(running.updated, tuple(losses), done, seconds, running.measured_dynamic_bytes())
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - busy
+        measured = running.measured_dynamic_bytes()
+        return Adaptation(running.updated, tuple(losses), done, seconds, measured, cpu_seconds)
 
     try:
         for step in range(start_step, plan.steps):

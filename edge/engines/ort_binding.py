@@ -59,35 +59,41 @@ def _without_front_end() -> Iterator[None]:
 
 
 class Artifacts:
-    """The artifacts, loaded: parameters, their gradients and the optimizer live in ONNX Runtime."""
+    """The artifacts, loaded: parameters, their gradients and the optimizer live in ONNX Runtime.
 
-    def __init__(self, binding: Any, directory: Path, program: Program, weights: Weights) -> None:
+    The eval model, which takes memory of its own, is loaded only for `evaluate`.
+    """
+
+    def __init__(
+        self, binding: Any, directory: Path, program: Program, weights: Weights, evaluates: bool = False
+    ) -> None:
         self._binding = binding
         paths = {name: str(directory / name) for name in ARTIFACTS}
         options = session_options(binding)
         device = binding.OrtDevice(binding.OrtDevice.cpu(), binding.OrtDevice.default_memory(), 0)
         self._device = device
         self._state = binding.load_checkpoint(paths[CHECKPOINT])
-        self._module = binding.Module(paths[TRAINING], self._state, paths[EVAL], device, options)
+        evaluation = paths[EVAL] if evaluates else None
+        self._module = binding.Module(paths[TRAINING], self._state, evaluation, device, options)
         self._optimizer = binding.Optimizer(paths[OPTIMIZER], self._state, device, options)
         self._optimizer.set_learning_rate(1.0)
         for tensor in program.with_role("param"):
-            self._write(tensor.name, weights.mapped(tensor.name))
+            self._write(tensor.name, weights)
 
     def train(self, feeds: dict[str, Array]) -> float:
         """Add the scaled gradients of a micro-batch; return the sum of its samples' losses."""
         return float(np.reshape(self._run(self._module.train_step, True, feeds)[0], -1)[0])
 
     def evaluate(self, feeds: dict[str, Array]) -> Array:
-        """Return the logits of a micro-batch."""
+        """Return the logits of a micro-batch; needs `evaluates`."""
         return self._run(self._module.eval_step, False, feeds)[1]
 
     def gradient(self, param: str) -> Array:
-        """Return what was accumulated for a parameter."""
+        """Return what was accumulated for a parameter: ONNX Runtime's own memory."""
         return np.asarray(self._state.get_parameter(param).grad.numpy())
 
     def value(self, param: str) -> Array:
-        """Return a parameter's value."""
+        """Return a parameter's value: ONNX Runtime's own memory, which `step` changes in place."""
         return np.asarray(self._state.get_parameter(param).data.numpy())
 
     def step(self) -> None:
@@ -103,9 +109,11 @@ class Artifacts:
         step([feeds[name] for name in self._module.input_names(training)], fetches)
         return [fetches[index].numpy() for index in range(2)]
 
-    def _write(self, name: str, value: Array) -> None:
+    def _write(self, name: str, weights: Weights) -> None:
+        """Write a parameter; the pages of a mapped file do not stay resident beside it."""
         if self._state.has_parameter(name):
-            kept = np.ascontiguousarray(value)  # the binding reads its memory and does not keep it alive
+            kept = np.ascontiguousarray(weights.mapped(name))  # the binding does not keep its memory alive
             self._state.copy_parameter_from(
                 name, self._binding.OrtValue.ortvalue_from_numpy(kept, self._device)
             )
+            weights.give_back()

@@ -18,7 +18,7 @@ from .base import NO_HOOKS, Adaptation, Array, Hooks, Samples, Support, Weights
 from .given import class_mask
 from .loop import check_support, run_steps
 from .ort_binding import ARTIFACTS, TRAINING, Artifacts, training_binding
-from .sessions import Feeds, check_uncut, filled, step_sizes
+from .sessions import Feeds, check_uncut, filled, finite, step_sizes
 
 DIRECTORY = "ort_training"
 STEP_SCALE = "step_scale"
@@ -56,14 +56,15 @@ class OrtTrainingEngine:
         """See `Engine.adapt`."""
         check_support(program, plan, support)
         check_uncut(plan, self.name)
-        model = self._model(program, weights)
+        model = Artifacts(self._binding, self._directory, program, weights)
         return run_steps(_Run(Feeds(program, plan, support, hooks), weights, model), plan, start_step, hooks)
 
     def predict(
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
         """See `Engine.predict`; the eval model computes the loss, too, so labels are fed and ignored."""
-        model, inputs = self._model(program, weights), program.inputs
+        model = Artifacts(self._binding, self._directory, program, weights, evaluates=True)
+        inputs = program.inputs
         classes = int(program.tensors[program.outputs["logits"]].shape[-1])
         logits = []
         for start in range(0, len(samples), micro_batch):
@@ -74,13 +75,10 @@ class OrtTrainingEngine:
             logits.append(model.evaluate(feeds))
         return np.concatenate(logits)
 
-    def _model(self, program: Program, weights: Weights) -> Artifacts:
-        return Artifacts(self._binding, self._directory, program, weights)
-
 
 @dataclass
 class _Run:
-    """One adaptation in progress; `updated` are copies of what ONNX Runtime holds, after every step."""
+    """One adaptation in progress; `updated` are ONNX Runtime's own parameters, which only a finished step changes."""
 
     feeds: Feeds
     weights: Weights
@@ -90,7 +88,7 @@ class _Run:
     def __post_init__(self) -> None:
         ever = {name for step in self.feeds.plan.layers for name in step}
         layers = [layer for layer in self.feeds.program.layers if layer.name in ever]
-        self.updated = {param: self.weights.copy(param) for layer in layers for param in layer.params}
+        self.updated = {param: self.model.value(param) for layer in layers for param in layer.params}
 
     def gradients(self, step: int) -> float:
         """Accumulate alpha * mean gradient of the step's layers; return the mean loss."""
@@ -103,15 +101,13 @@ class _Run:
         """See `Running.not_finite`."""
         if not math.isfinite(loss):
             return "the loss"
-        bad = (name for name in self.updated if not np.isfinite(self.model.gradient(name)).all())
+        bad = (name for name in self.updated if not finite(self.model.gradient(name)))
         return next((f"grad::{name}" for name in bad), None)
 
     def update(self, step: int) -> None:
-        """Let the optimizer step and copy what it changed."""
+        """Let the optimizer step."""
         self.model.step()
         self.model.reset()
-        for name, value in self.updated.items():
-            value[...] = self.model.value(name)
 
     def restore(self) -> None:
         """Nothing to do: parameters change when a step is finished."""

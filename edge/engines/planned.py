@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..lower import Target, lower_predict
 from ..plan.plan import Plan, arena_layout
 from ..program import Program
@@ -40,9 +41,18 @@ class PlannedEngine:
         start_step: int = 0,
         hooks: Hooks = NO_HOOKS,
     ) -> Adaptation:
-        """See `Engine.adapt`."""
+        """See `Engine.adapt`; raises UsageError for a plan that was made for another engine."""
+        self._check_plan(plan)
         check_support(program, plan, support)
         return run_steps(Run(program, plan, weights, support, hooks, self._backend), plan, start_step, hooks)
+
+    def _check_plan(self, plan: Plan) -> None:
+        wanted, found = (self.target.name, self.target.threads), (plan.engine, plan.threads)
+        if wanted != found:
+            raise UsageError(
+                f"the plan is for engine {found[0]!r} with threads {found[1]}, this is engine {wanted[0]!r} with"
+                f" threads {wanted[1]}: plan with engine={wanted[0]!r}, threads={wanted[1]}"
+            )
 
     def predict(
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -32,21 +33,22 @@ class Run:
     hooks: Hooks
     backend: Backend
     arena: Arena = field(init=False)
-    updated: dict[str, Array] = field(init=False)
     _given: dict[str, Array] = field(init=False)
     _bound: tuple[tuple[int, int, int], Bound] | None = None
-    _prefix_done: bool = False
+    _in_suffix: bool = False
     _trouble: str | None = None
     _kept: KeptParameters | None = None
 
     def __post_init__(self) -> None:
         self.arena = Arena(self.plan.dynamic_bytes, self.hooks.measure)
+        self._given = _given_inputs(self.program, self.plan, self.support, self.hooks)
+
+    @cached_property
+    def updated(self) -> dict[str, Array]:
+        """The parameters that some step updates, copied when they are first asked for: a prefix needs none."""
         names = {name for step in self.plan.layers for name in step}
         params = (name for layer in self.program.layers if layer.name in names for name in layer.params)
-        self.updated = {name: self.weights.copy(name) for name in params}
-        self._given = _given_inputs(self.program, self.plan, self.support, self.hooks)
-        if any(one.updates_inside for one in self.plan.lowered.programs):
-            self._kept = KeptParameters(self.updated)
+        return {name: self.weights.copy(name) for name in params}
 
     def gradients(self, step: int) -> float:
         """Run all micro-batches of a gradient step, leaving the mean gradient; return the mean loss.
@@ -54,18 +56,31 @@ class Run:
         Where updates happen inside the step they are done afterwards, `restore` undoes them.
         """
         lowered, self._trouble = self.plan.lowered, None
-        if lowered.prefix is not None and not self._prefix_done:
-            self._passes(step, 0, lowered.prefix)
-            self._prefix_done = True
+        if not self._in_suffix:
+            self._start(step)
         number = lowered.order[step] + (lowered.prefix is not None)
         try:
             return self._passes(step, number, lowered.all_programs[number])
         except NotFinite as trouble:
-            self._trouble = trouble.name
-            return math.nan
+            loss = self._loss(self._current())
+            self._trouble = trouble.name if math.isfinite(loss) else "the loss"
+            return loss
+
+    def _start(self, step: int) -> None:
+        """Compute what no step changes; then give its weights back and make the copies that are updated."""
+        lowered = self.plan.lowered
+        if lowered.prefix is not None:
+            self._passes(step, 0, lowered.prefix)
+            self._bound = None
+            self.weights.give_back()
+        if any(one.updates_inside for one in lowered.programs):
+            self._kept = KeptParameters(self.updated)
+        self._in_suffix = True
 
     def _passes(self, step: int, number: int, program: StepProgram) -> float:
+        """Run a step program over all samples and return the mean loss, 0 of a prefix."""
         samples, loss, row = len(self.support), 0.0, self._row(step)
+        prefix = program is self.plan.lowered.prefix
         for start in range(0, samples, program.batch):
             count = min(program.batch, samples - start)
             bound = self._bind(number, start, count)
@@ -76,11 +91,15 @@ class Run:
             if start == 0:
                 bound.run("prologue", row, after)
             bound.run("body", row, after)
-            if "loss" in bound.outputs:
-                loss += float(bound.outputs["loss"].reshape(-1)[0])
+            loss += self._loss(bound)
             if self.hooks.progress:
-                self.hooks.progress(Progress(step, self.plan.steps, start + count, samples))
+                done = (start + count) // (2 if prefix else 1)
+                self.hooks.progress(Progress(step, self.plan.steps, done, samples))
         return loss
+
+    @staticmethod
+    def _loss(bound: Bound) -> float:
+        return float(bound.outputs["loss"].reshape(-1)[0]) if "loss" in bound.outputs else 0.0
 
     def _watching(self, step: int, start: int) -> After | None:
         watch = self.hooks.watch
@@ -132,7 +151,7 @@ class Run:
 
     def _outside(self, name: str, count: int) -> Array:
         name = name.removeprefix("updated::")
-        if name in self.updated:
+        if self._in_suffix and name in self.updated:
             return self.updated[name]
         if name in self._given:
             batched = self.program.tensors[name].batched

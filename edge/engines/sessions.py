@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ def session_options(module: Any) -> Any:
     """
     options = module.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
     return options
 
@@ -72,6 +74,11 @@ def filled(program: Program, samples: Samples, start: int, count: int) -> Array:
     images = np.empty(program.tensors[program.inputs["images"]].concrete(count), np.float32)
     samples.fill(start, images)
     return images
+
+
+def finite(values: Array) -> bool:
+    """Tell whether no value is NaN or infinite, without an array of booleans beside it."""
+    return math.isfinite(values.min()) and math.isfinite(values.max())
 
 
 def step_sizes(program: Program, weights: Weights, step: int) -> dict[str, float]:

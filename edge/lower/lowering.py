@@ -44,24 +44,36 @@ def lower(
         BundleError: a parameter gradient that no gradient operation writes.
     """
     keys, order = distinct(updated, caps)
+    if choice.schedule == CACHED_SUFFIX:
+        outlines = [outline(program, mask, "dense", dict(cap)) for mask, cap in keys]
+        return _with_prefix(program, outlines, order, samples, choice, target)
     outlines = [outline(program, mask, choice.storage, dict(cap)) for mask, cap in keys]
-    if choice.schedule != CACHED_SUFFIX:
-        sized = [
-            size(_with_storage(one, choice), samples, choice.micro_batch, choice, target) for one in outlines
-        ]
-        return Lowered(_shared(sized), order, samples, choice)
+    sized = [
+        size(_with_storage(one, choice), samples, choice.micro_batch, choice, target) for one in outlines
+    ]
+    return Lowered(_shared(sized), order, samples, choice)
+
+
+def _with_prefix(
+    program: Program,
+    outlines: Sequence[Outline],
+    order: tuple[int, ...],
+    samples: int,
+    choice: Choice,
+    target: Target,
+) -> Lowered:
+    """Lower to a prefix, where there is one, and suffixes over all samples with their updates inside."""
     prefix, suffixes = split(program, outlines)
     if choice.cache_bits == 8:
         prefix, suffixes = with_byte_caches(prefix, suffixes)
-    suffixes = [with_early_updates(_with_storage(one, choice)) for one in suffixes]
+    if choice.storage == "sparse":
+        suffixes = [_with_sparse(program, one) for one in suffixes]
+    suffixes = [with_early_updates(_with_storage(one, choice), samples) for one in suffixes]
     caches = tuple(Cache(name, prefix.tensors[name].size_bytes(samples)) for name in sorted(prefix.cached))
-    front, *rest = _shared(
-        [
-            size(prefix, samples, choice.micro_batch, choice, target),
-            *(size(one, samples, samples, choice, target) for one in suffixes),
-        ]
-    )
-    return Lowered(tuple(rest), order, samples, choice, front, caches)
+    fronts = [size(prefix, samples, choice.micro_batch, choice, target)] if prefix.ordered.ops else []
+    sized = _shared([*fronts, *(size(one, samples, samples, choice, target) for one in suffixes)])
+    front = sized[0] if fronts else None
+    return Lowered(sized[len(fronts) :], order, samples, choice, front, caches)
 
 
 def lower_predict(program: Program, micro_batch: int, target: Target = REFERENCE) -> Lowered:
@@ -88,14 +100,17 @@ def outline(program: Program, mask: Mask, storage: str, caps: Caps) -> Outline:
     """Drop dead code, order, cap and choose the storage for one gradient step."""
     names = {layer.name for layer, on in zip(program.layers, mask, strict=True) if on}
     ordered = with_caps(training_order(program, names), caps)
-    tensors = dict(program.tensors)
-    if storage == "sparse":
-        ordered, added = sparse_storage(program, ordered)
-        tensors.update(added)
     accumulators = tuple(grad for layer in program.layers if layer.name in names for grad in layer.grads)
     _check_accumulators(ordered, accumulators)
     outputs = {"loss": program.outputs["loss"]}
-    return Outline(mask, ordered, tensors, program.inputs["images"], accumulators, outputs)
+    dense = Outline(mask, ordered, program.tensors, program.inputs["images"], accumulators, outputs)
+    return _with_sparse(program, dense) if storage == "sparse" else dense
+
+
+def _with_sparse(program: Program, one: Outline) -> Outline:
+    """Keep only attended channels where that is smaller and nothing else needs the others."""
+    ordered, added = sparse_storage(program, one.ordered)
+    return replace(one, ordered=ordered, tensors={**one.tensors, **added})
 
 
 def _with_storage(one: Outline, choice: Choice) -> Outline:

@@ -42,8 +42,8 @@ def training_order(program: Program, updated: Collection[str]) -> Ordered:
     updates = [op for op in program.ops(("update",)) if op.layer in updated]
     loss = program.outputs["loss"]
     live = _live(program, [loss, *(name for op in updates for name in op.inputs)])
-    ops = _drop_unread(live, {loss, *(name for op in updates for name in op.inputs)})
-    ordered = _eager(program, ops)
+    ops = drop_unread(live, {loss, *(name for op in updates for name in op.inputs)})
+    ordered = eager(program, ops)
     last_loss = max(i for i, op in enumerate(ordered) if loss in op.outputs)
     return Ordered(tuple(ordered), tuple(updates), last_loss + 1)
 
@@ -51,7 +51,7 @@ def training_order(program: Program, updated: Collection[str]) -> Ordered:
 def prediction_order(program: Program) -> Ordered:
     """Return the operations from images to logits."""
     logits = program.outputs["logits"]
-    ops = _drop_unread(_live(program, [logits]), {logits})
+    ops = drop_unread(_live(program, [logits]), {logits})
     return Ordered(tuple(ops), (), len(ops))
 
 
@@ -69,12 +69,14 @@ def _live(program: Program, roots: Iterable[str]) -> list[Op]:
     return [ops[index] for index in sorted(needed)]
 
 
-def _drop_unread(ops: list[Op], keep: Collection[str]) -> list[Op]:
+def drop_unread(ops: Iterable[Op], keep: Collection[str]) -> list[Op]:
+    """Drop the outputs that neither one of the operations reads nor `keep` names."""
+    ops = list(ops)
     read = {name for op in ops for name in op.inputs} | set(keep)
     return [replace(op, outputs=tuple(name if name in read else "" for name in op.outputs)) for op in ops]
 
 
-def _eager(program: Program, ops: list[Op]) -> list[Op]:
+def eager(program: Program, ops: list[Op]) -> list[Op]:
     """Move attention and parameter gradients forward to where their last input is written."""
     attention = {name for op in program.ops(("attention",)) for name in op.outputs if name}
     waiting = [op for op in ops if op.kind in PARAMETER_GRADIENTS or not attention.isdisjoint(op.outputs)]

@@ -6,10 +6,10 @@ an outline into another one that computes the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..program import Tensor
+from ..program import Op, Tensor
 from .order import Ordered
 
 Mask = tuple[bool, ...]
@@ -46,3 +46,14 @@ class Outline:
         read = {name for op in self.ordered.ops[boundary:] for name in op.inputs}
         written = [name for op in self.ordered.ops[:boundary] for name in op.outputs if name]
         return [name for name in (*sorted(self.cached), *written) if name in read]
+
+    def parts(self) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+        """Return the operations of the forward part and those of the backward part."""
+        return self.ordered.ops[: self.ordered.forward], self.ordered.ops[self.ordered.forward :]
+
+    def with_parts(
+        self, forward: Sequence[Op], backward: Sequence[Op], tensors: Mapping[str, Tensor]
+    ) -> Outline:
+        """Return the outline with other operations and the tensors that they name."""
+        ordered = replace(self.ordered, ops=(*forward, *backward), forward=len(forward))
+        return replace(self, ordered=ordered, tensors=tensors)

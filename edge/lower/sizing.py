@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..program import DTYPE_BITS, Op, Tensor
+from .cached_suffix import cached_views
 from .choice import Choice
 from .memory import lifetimes, share, stored_shape, value_buffers, workspace_buffers
 from .order import PARAMETER_GRADIENTS
@@ -21,7 +22,7 @@ OUTSIDE_ROLES = ("param", "step-size", "attention-param", "input")
 def size(one: Outline, samples: int, batch: int, choice: Choice, target: Target) -> StepProgram:
     """Turn an outline into a step program for `batch` of `samples` samples at a time."""
     steps, body = _steps(one, single=batch >= samples)
-    inner = tiled(steps[body[0] : body[1]], one, choice, target)
+    inner = tiled(steps[body[0] : body[1]], one, batch, choice, target)
     steps = [*steps[: body[0]], *inner, *steps[body[1] :]]
     body = (body[0], body[0] + len(inner))
     steps = [_with_workspace(step, one.tensors, batch, target) for step in steps]
@@ -33,9 +34,10 @@ def size(one: Outline, samples: int, batch: int, choice: Choice, target: Target)
     groups = share(steps, lives)
     buffers = value_buffers(groups, lives, one.tensors, _terms(one, lives), batch)
     home = {name: group[0] for group in groups for name in group}
+    kept = {**dict.fromkeys(one.cached, ""), **cached_views(one)}
     named = dict.fromkeys(name for step in steps for name in (*step.inputs, *step.outputs) if name)
     values = {
-        n: Value(n, one.tensors[n].shape, one.tensors[n].dtype, home.get(n, ""), n in one.cached)
+        n: Value(n, one.tensors[n].shape, one.tensors[n].dtype, home.get(n, kept.get(n, "")), n in kept)
         for n in named
     }
     everything = (*buffers, *workspace_buffers(steps))
@@ -46,12 +48,13 @@ def size(one: Outline, samples: int, batch: int, choice: Choice, target: Target)
 
 
 def inside_arena(one: Outline) -> dict[str, Tensor]:
-    """Return the tensors that lie in the arena and live and die within a step program."""
+    """Return the tensors that lie in the arena and live and die within a step program, not in a cache."""
+    kept = {*one.cached, *cached_views(one)}
     inside = {name: t for name, t in one.tensors.items() if t.role not in OUTSIDE_ROLES or name == one.images}
     for op in (*one.ordered.updates, *one.ordered.ops):
         if op.kind == "SgdUpdate":
             inside.pop(op.outputs[0], None)
-    return {name: tensor for name, tensor in inside.items() if name not in one.cached}
+    return {name: tensor for name, tensor in inside.items() if name not in kept}
 
 
 def _steps(one: Outline, single: bool) -> tuple[list[Step], tuple[int, int]]:

@@ -114,7 +114,8 @@ class Value:
 
     Attributes:
         buffer: the arena buffer that holds it from its first byte on; "" for values outside the arena
-            (parameters, step sizes, labels, sample weights, class mask).
+            (parameters, step sizes, labels, sample weights, class mask) and for caches; the cache's name where it
+            is the same bytes under another shape (the offsets of a plan name such values like caches).
         cached: it holds all samples of the support set for the whole adaptation; a body that runs on samples
             from `start` on sees it from there.
     """

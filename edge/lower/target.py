@@ -17,11 +17,25 @@ ITEM_BYTES = 4
 
 @dataclass(frozen=True)
 class Rates:
-    """A rough speed, to rank plans: seconds for calling one operation, one multiply-accumulate, one byte written."""
+    """A rough speed, to rank plans.
+
+    Attributes:
+        call: seconds for calling one operation.
+        mac: seconds for one multiply-accumulate.
+        byte: seconds for one byte written.
+        far_byte: seconds more for one byte where an operation writes more than `near_bytes`, which leave the cache.
+        near_bytes: what stays in the cache until the next operation reads it.
+        tile_byte: seconds for one byte written into a tile.
+        tile_mac: seconds more for one multiply-accumulate of a convolution of a tile, whose kernels reuse less.
+    """
 
     call: float
     mac: float
     byte: float
+    far_byte: float = 0.0
+    near_bytes: int = 1 << 20
+    tile_byte: float = 0.0
+    tile_mac: float = 0.0
 
 
 class Target(Protocol):
@@ -52,7 +66,7 @@ class ReferenceTarget:
 
     name: str = "reference"
     threads: int = 1
-    rates: Rates = Rates(call=20e-6, mac=1 / 4e9, byte=1 / 2e9)
+    rates: Rates = Rates(call=20e-6, mac=1 / 4e9, byte=1 / 2e9, tile_byte=1 / 4e9)
 
     def workspace_bytes(self, kind: str, inputs: Shapes, outputs: Shapes, attrs: Attrs, threads: int) -> int:
         """See `Target`."""

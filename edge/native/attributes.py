@@ -124,6 +124,8 @@ ENCODERS: Mapping[str, Encoder] = {
     "Reshape": _none,
     "ChannelAttention": _attention,
     "SelectChannels": _none,
+    "Quantise": _none,
+    "Dequantise": _none,
     "SoftmaxCrossEntropy": _cross_entropy,
     "MeanSquaredError": _none,
     "CategoricalPolicyGradient": _none,

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import EdgeAdaptError
 from ..reference.kernel import Array, Arrays, Attrs, Shape, Shapes
 from .attributes import encoded
+from .records import ATTRIBUTES, INPUTS, MAX_RANK, OUTPUTS, Attribute, Call, Tensor
 
-ABI = 1
-MAX_RANK, INPUTS, OUTPUTS, ATTRIBUTES = 6, 8, 4, 16
+ABI = 2
 TOO_MANY_CHANNELS = 1
 HERE = Path(__file__).resolve().parent
 
@@ -44,29 +45,6 @@ INSTRUCTION_SETS: Mapping[str, tuple[InstructionSet, ...]] = {
 }
 
 
-class _Tensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("rank", ctypes.c_int32),
-        ("shape", ctypes.c_int32 * MAX_RANK),
-    )
-
-
-class _Attribute(ctypes.Union):
-    _fields_ = (("i", ctypes.c_int32), ("f", ctypes.c_float))
-
-
-class _Call(ctypes.Structure):
-    _fields_ = (
-        ("inputs", ctypes.POINTER(ctypes.POINTER(_Tensor))),
-        ("outputs", ctypes.POINTER(ctypes.POINTER(_Tensor))),
-        ("attrs", ctypes.POINTER(_Attribute)),
-        ("workspace", ctypes.c_void_p),
-        ("threads", ctypes.c_int32),
-        ("input_count", ctypes.c_int32),
-    )
-
-
 class Library:
     """The kernels compiled for one instruction set.
 
@@ -87,6 +65,16 @@ class Library:
         self.instruction_set: str = self._library.ea_instruction_set().decode()
         count: int = self._library.ea_operation_count()
         self.codes = {self._library.ea_operation_name(i).decode(): i for i in range(count)}
+
+    def function(self, name: str, result: Any) -> Any:
+        """Return one of the library's functions."""
+        found = getattr(self._library, name)
+        found.restype = result
+        return found
+
+    def has_workspace(self, kind: str) -> bool:
+        """Whether calls of an operation may need a workspace."""
+        return bool(self._library.ea_has_workspace(self.codes[kind]))
 
     def start_threads(self, threads: int) -> None:
         """Start the helpers of calls with that many threads now, not in the first such call."""
@@ -119,33 +107,33 @@ class Library:
             raise ValueError(f"{kind}: a sample keeps more channels than there is room for")
 
 
-def _shaped(shape: Shape | None) -> _Tensor | None:
-    return None if shape is None else _Tensor(None, len(shape), (ctypes.c_int32 * MAX_RANK)(*shape))
+def _shaped(shape: Shape | None) -> Tensor | None:
+    return None if shape is None else Tensor(None, len(shape), (ctypes.c_int32 * MAX_RANK)(*shape))
 
 
-def _over(array: Array | None) -> _Tensor | None:
+def _over(array: Array | None) -> Tensor | None:
     if array is None:
         return None
     if not array.flags.c_contiguous or array.dtype == np.float64:
         raise ValueError(f"expected a C-contiguous array of at most 32-bit floats, got {array.dtype}")
-    return _Tensor(array.ctypes.data, array.ndim, (ctypes.c_int32 * MAX_RANK)(*array.shape))
+    return Tensor(array.ctypes.data, array.ndim, (ctypes.c_int32 * MAX_RANK)(*array.shape))
 
 
 def _call(
-    inputs: Sequence[_Tensor | None],
-    outputs: Sequence[_Tensor | None],
+    inputs: Sequence[Tensor | None],
+    outputs: Sequence[Tensor | None],
     attrs: Sequence[int | float],
     threads: int,
-) -> _Call:
-    row = (_Attribute * ATTRIBUTES)()
+) -> Call:
+    row = (Attribute * ATTRIBUTES)()
     for place, value in zip(row, attrs, strict=False):
         setattr(place, "f" if isinstance(value, float) else "i", value)
     count = max(INPUTS, len(inputs))
-    return _Call(_pointers(inputs, count), _pointers(outputs, OUTPUTS), row, None, threads, len(inputs))
+    return Call(_pointers(inputs, count), _pointers(outputs, OUTPUTS), row, None, threads, len(inputs))
 
 
-def _pointers(tensors: Sequence[_Tensor | None], count: int) -> ctypes.Array[ctypes._Pointer[_Tensor]]:
-    found = (ctypes.POINTER(_Tensor) * count)()
+def _pointers(tensors: Sequence[Tensor | None], count: int) -> ctypes.Array[ctypes._Pointer[Tensor]]:
+    found = (ctypes.POINTER(Tensor) * count)()
     for place, tensor in enumerate(tensors):
         if tensor is not None:
             found[place] = ctypes.pointer(tensor)
@@ -190,3 +178,8 @@ def best() -> Library:
     if not names:
         raise NotBuiltError("native kernels: not compiled; install a C compiler, then edge-adapt again")
     return load(names[0])
+
+
+def available() -> bool:
+    """Whether kernels were compiled that this machine can run."""
+    return any(name in built() for name in supported())

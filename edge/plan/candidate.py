@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..lower import Choice, Lowered, Target, lower
+from ..lower import Choice, Lowered, Target, lower, lower_predict
 from ..program import Program
-from .offsets import live_bytes
-from .plan import Plan, make_plan
-from .static import static_bytes
-from .work import predicted_seconds
+from .figures import figures_of
+from .freezing import Level, Mask, Worth
+from .plan import Plan, arena_layout, make_plan
+from .static import static_bytes, weights_bytes
 
-Mask = tuple[bool, ...]
 Caps = Mapping[str, int]
 
 
@@ -27,74 +26,122 @@ class Request:
     sample_bytes: int | None
     decode_bytes: int
     target: Target
+    worth: Sequence[Worth] | None = None
+
+    @cached_property
+    def predict_bytes(self) -> int:
+        """Arena of the prediction that follows an adaptation, one sample at a time."""
+        return arena_layout(lower_predict(self.program, 1, self.target).programs[0])[1]
 
 
 @dataclass(frozen=True)
 class Budgets:
     """Bounds in bytes on the planned peak and on the arena; None: no bound."""
 
-    memory: int | None
-    dynamic: int | None
+    memory: int | None = None
+    dynamic: int | None = None
 
-    def allow(self, peak_bytes: int, dynamic_bytes: int) -> bool:
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound at all."""
+        return self.memory is not None or self.dynamic is not None
+
+    def allow(self, size: Size) -> bool:
         """Whether both figures are within their bounds."""
-        within_memory = self.memory is None or peak_bytes <= self.memory
-        return within_memory and (self.dynamic is None or dynamic_bytes <= self.dynamic)
+        within_memory = self.memory is None or size.peak <= self.memory
+        return within_memory and (self.dynamic is None or size.dynamic <= self.dynamic)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of the planned peak and of the arena."""
+
+    peak: int
+    dynamic: int
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of a candidate before its buffers are placed; the bytes are lower bounds."""
+    """What is known of a candidate before its buffers are placed; `least` is a lower bound."""
 
     seconds: float
-    least_peak_bytes: int
-    least_dynamic_bytes: int
+    least: Size
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One way to run the adaptation; `caps` are those of the cut, per gradient step.
+class Family:
+    """Candidates that differ only in their micro-batch.
 
-    It keeps figures only, no step table: many candidates together stay small.
+    It keeps figures only, no step table: many families together stay small.
+
+    Attributes:
+        request: what is planned.
+        level: which layers are updated.
+        cap_cut: share of the channels kept for weight gradients that is cut.
+        caps: those of the cut, per gradient step; None: the program's.
+        choice: how it runs, with a micro-batch of 1.
+        micro_batches: all that are considered.
     """
 
     request: Request
-    choice: Choice
+    level: Level
     cap_cut: float
     caps: tuple[Caps, ...] | None
-
-    def lowered(self) -> Lowered:
-        """Make the step programs."""
-        ask = self.request
-        return lower(ask.program, ask.updated, ask.samples, self.choice, self.caps, ask.target)
+    choice: Choice
+    micro_batches: tuple[int, ...]
 
     @cached_property
-    def summary(self) -> Summary:
-        """What is known without placing anything."""
-        ask, lowered = self.request, self.lowered()
-        static = static_bytes(ask.program, lowered, ask.sample_bytes, step_table_bytes=0).total
-        live = max(live_bytes([b.segments for b in one.buffers]) for one in lowered.all_programs)
-        live += sum(cache.bytes for cache in lowered.caches)
-        return Summary(predicted_seconds(lowered, ask.target), static + max(live, ask.decode_bytes), live)
+    def summaries(self) -> dict[int, Summary]:
+        """What is known without placing anything, by micro-batch."""
+        ask, lowered = self.request, self.lowered(1)
+        figures, found = figures_of(lowered, ask.target), {}
+        whole = max(one.batch for one in lowered.programs)
+        weights = weights_bytes(ask.program, lowered, ask.predict_bytes)
+        for micro_batch in self.micro_batches:
+            batch, dynamic = max(micro_batch, whole), figures.live_bytes(micro_batch)
+            static = static_bytes(ask.program, lowered, ask.sample_bytes, 0, batch, weights).total
+            least = Size(static + max(dynamic, ask.decode_bytes), dynamic)
+            found[micro_batch] = Summary(figures.seconds(micro_batch), least)
+        return found
+
+    def lowered(self, micro_batch: int) -> Lowered:
+        """Make the step programs."""
+        ask, choice = self.request, replace(self.choice, micro_batch=micro_batch)
+        return lower(ask.program, self.level.updated, ask.samples, choice, self.caps, ask.target)
+
+    def plan(self, micro_batch: int) -> Plan:
+        """Place every buffer."""
+        ask, lowered = self.request, self.lowered(micro_batch)
+        layers = [
+            [layer.name for layer, on in zip(ask.program.layers, mask, strict=True) if on]
+            for mask in self.level.updated
+        ]
+        table = ask.target.table_bytes(lowered)
+        weights = weights_bytes(ask.program, lowered, ask.predict_bytes)
+        static = static_bytes(ask.program, lowered, ask.sample_bytes, table, weights=weights)
+        plan = make_plan(
+            lowered, layers, static, ask.target, ask.decode_bytes, self.cap_cut, self.level.freezing
+        )
+        return replace(plan, predicted_seconds=self.summaries[micro_batch].seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to run the adaptation."""
+
+    family: Family
+    micro_batch: int
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """What the search minimises."""
-        return self.cap_cut, self.summary.seconds
+    def least(self) -> Size:
+        """A lower bound on what its plan takes."""
+        return self.family.summaries[self.micro_batch].least
+
+    @property
+    def seconds(self) -> float:
+        """What it is predicted to take."""
+        return self.family.summaries[self.micro_batch].seconds
 
     def plan(self) -> Plan:
         """Place every buffer."""
-        ask, lowered = self.request, self.lowered()
-        layers = [
-            [layer.name for layer, on in zip(ask.program.layers, mask, strict=True) if on]
-            for mask in ask.updated
-        ]
-        static = static_bytes(ask.program, lowered, ask.sample_bytes, ask.target.table_bytes(lowered))
-        return make_plan(lowered, layers, static, ask.target, ask.decode_bytes, self.cap_cut)
-
-    def plan_within(self, budgets: Budgets) -> Plan | None:
-        """Return the plan if it fits; nothing is placed where the lower bounds tell already."""
-        if not budgets.allow(self.summary.least_peak_bytes, self.summary.least_dynamic_bytes):
-            return None
-        plan = self.plan()
-        return plan if budgets.allow(plan.planned_peak_bytes, plan.dynamic_bytes) else None
+        return self.family.plan(self.micro_batch)

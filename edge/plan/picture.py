@@ -27,6 +27,8 @@ PANEL_INCHES = (9.0, 3.2)
 def draw_arena(plan: Plan, path: Path) -> None:
     """Draw one panel per distinct step program into `path`, whole or not at all; PNG, PDF or SVG by suffix.
 
+    What is computed once has a panel of its own.
+
     Raises:
         UsageError: matplotlib is not installed, or it does not know the suffix.
     """
@@ -36,7 +38,7 @@ def draw_arena(plan: Plan, path: Path) -> None:
         raise UsageError(
             "a picture needs matplotlib, which is not installed: pip install matplotlib"
         ) from None
-    panels = len(plan.lowered.programs)
+    panels = len(plan.lowered.all_programs)
     figure = Figure(figsize=(PANEL_INCHES[0], PANEL_INCHES[1] * panels), layout="constrained")
     placed = plan.placed()
     for number, axes in enumerate(figure.subplots(panels, squeeze=False)[:, 0]):
@@ -66,13 +68,21 @@ def _draw_panel(axes: Axes, placed: Sequence[Placed], plan: Plan, number: int) -
             label=term,
         )
     axes.axhline(plan.dynamic_bytes / 1e3, color="black", linewidth=0.8, linestyle="--")
-    steps = [str(step + 1) for step, used in enumerate(plan.lowered.order) if used == number]
+    program = plan.lowered.all_programs[number]
     axes.set_title(
-        f"gradient step {', '.join(steps)}: arena of {plan.dynamic_bytes} B,"
-        f" {plan.micro_batch} of {plan.samples} samples at a time",
+        f"{_part(plan, number)}: arena of {plan.dynamic_bytes} B, {program.batch} of {plan.samples} samples at a time",
         fontsize=9,
     )
     axes.set_xlabel("operation")
     axes.set_ylabel("offset (kB)")
-    axes.set_xlim(0, len(plan.lowered.programs[number].steps))
+    axes.set_xlim(0, len(program.steps))
     axes.legend(fontsize=7, ncols=len(TERMS), loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+
+
+def _part(plan: Plan, number: int) -> str:
+    """Return which part of the adaptation a step program is."""
+    once = plan.lowered.prefix is not None
+    if number < once:
+        return "once"
+    steps = [str(step + 1) for step, used in enumerate(plan.lowered.order) if used + once == number]
+    return f"gradient step {', '.join(steps)}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..lower.choice import Choice
-from ..lower.table import TERMS, Lowered, StepProgram
+from ..lower.table import TERMS, Cache, Lowered, Segment, StepProgram
 from ..lower.target import Target
-from .offsets import ALIGNMENT, plan_profiles
+from .freezing import Freezing
+from .offsets import ALIGNMENT, live_bytes, plan_profiles
 from .static import StaticBytes
 from .work import predicted_seconds, total_macs
 
@@ -47,6 +48,7 @@ class Plan:
         macs: multiply-accumulates of the whole adaptation.
         predicted_seconds: a ranking of plans rather than a promise.
         cap_cut: share of the channels kept for weight gradients that was cut to fit the budget.
+        freezing: layers that are not updated to fit the budget.
         lowered: the step programs.
         offsets: for each of `lowered.all_programs`, buffer and cache names to arena offsets.
     """
@@ -64,6 +66,7 @@ class Plan:
     macs: int
     predicted_seconds: float
     cap_cut: float
+    freezing: Freezing
     lowered: Lowered
     offsets: tuple[Mapping[str, int], ...]
 
@@ -98,23 +101,27 @@ class Plan:
             "macs": self.macs,
             "predicted_seconds": self.predicted_seconds,
             "cap_cut": self.cap_cut,
+            "freezing": self.freezing.to_json(),
         }
 
     def placed(self) -> list[Placed]:
-        """Return every buffer's spans in the arena, step program by step program."""
+        """Return every buffer's spans in the arena and every cache, for each of `lowered.all_programs`."""
+        numbered = enumerate(zip(self.lowered.all_programs, self.offsets, strict=True))
         return [
-            Placed(number, buffer.name, s.term, offsets[buffer.name], s.bytes, s.first, s.last)
-            for number, (program, offsets) in enumerate(
-                zip(self.lowered.all_programs, self.offsets, strict=True)
-            )
-            for buffer in program.buffers
-            for s in buffer.segments
+            Placed(number, name, s.term, offsets[name], s.bytes, s.first, s.last)
+            for number, (program, offsets) in numbered
+            for name, segments in _profiles(program, self.lowered.caches)
+            for s in segments
         ]
 
 
-def arena_layout(program: StepProgram, start: int = 0) -> tuple[dict[str, int], int]:
-    """Return the offset of every buffer of one step program, `start` or more, and the arena it needs."""
-    layout = plan_profiles([buffer.segments for buffer in program.buffers], ALIGNMENT)
+def arena_layout(program: StepProgram, start: int = 0, enough: int = 0) -> tuple[dict[str, int], int]:
+    """Return the offset of every buffer of one step program, `start` or more, and the arena it needs.
+
+    An arena of `enough` bytes is as good as a smaller one.
+    """
+    profiles = [buffer.segments for buffer in program.buffers]
+    layout = plan_profiles(profiles, ALIGNMENT, max(0, enough - start))
     named = zip((buffer.name for buffer in program.buffers), layout.offsets, strict=True)
     return {name: start + offset for name, offset in named}, start + layout.peak
 
@@ -126,6 +133,7 @@ def make_plan(
     target: Target,
     decode_bytes: int = 0,
     cap_cut: float = 0.0,
+    freezing: Freezing | None = None,
 ) -> Plan:
     """Place every buffer and add up.
 
@@ -137,9 +145,10 @@ def make_plan(
         decode_bytes: what decoding the largest image takes beside the samples kept; it happens before the
             arena is touched, so the peak is the larger of the two.
         cap_cut: recorded in the plan.
+        freezing: recorded in the plan; None: nothing is frozen.
     """
     cached, start = _cache_offsets(lowered)
-    placed = [arena_layout(program, start) for program in lowered.all_programs]
+    placed = _layouts(lowered.all_programs, start)
     dynamic = max(peak for _, peak in placed)
     biggest = max(range(len(placed)), key=lambda i: placed[i][1])
     terms = {**static.terms(), **_dynamic_terms(lowered, lowered.all_programs[biggest], dynamic)}
@@ -160,9 +169,31 @@ def make_plan(
         macs=total_macs(lowered),
         predicted_seconds=predicted_seconds(lowered, target),
         cap_cut=cap_cut,
+        freezing=freezing or Freezing(((),) * len(lowered.order)),
         lowered=lowered,
-        offsets=tuple({**cached, **offsets} for offsets, _ in placed),
+        offsets=tuple(
+            {**cached, **_view_offsets(program, cached), **offsets}
+            for program, (offsets, _) in zip(lowered.all_programs, placed, strict=True)
+        ),
     )
+
+
+def _profiles(program: StepProgram, caches: Iterable[Cache]) -> Iterator[tuple[str, Sequence[Segment]]]:
+    """Yield name and spans of every buffer, and of every cache, which is there all the time."""
+    for cache in caches:
+        yield cache.name, (Segment(0, len(program.steps) - 1, cache.bytes, "saved"),)
+    for buffer in program.buffers:
+        yield buffer.name, buffer.segments
+
+
+def _layouts(programs: Sequence[StepProgram], start: int) -> list[tuple[dict[str, int], int]]:
+    """Place every step program, that with most live bytes first: the others need not do better."""
+    live = [live_bytes([buffer.segments for buffer in program.buffers]) for program in programs]
+    found: dict[int, tuple[dict[str, int], int]] = {}
+    for number in sorted(range(len(programs)), key=lambda i: -live[i]):
+        enough = max((peak for _, peak in found.values()), default=0)
+        found[number] = arena_layout(programs[number], start, enough)
+    return [found[number] for number in range(len(programs))]
 
 
 def _cache_offsets(lowered: Lowered) -> tuple[dict[str, int], int]:
@@ -174,13 +205,17 @@ def _cache_offsets(lowered: Lowered) -> tuple[dict[str, int], int]:
     return offsets, end
 
 
+def _view_offsets(program: StepProgram, cached: Mapping[str, int]) -> dict[str, int]:
+    """Return where the values lie that are a cache under another shape."""
+    return {v.name: cached[v.buffer] for v in program.values.values() if v.cached and v.buffer}
+
+
 def _dynamic_terms(lowered: Lowered, program: StepProgram, dynamic: int) -> dict[str, int]:
     """Return the live bytes by term at the step where most is live; what is left of the arena is gaps."""
     live: list[dict[str, int]] = [dict.fromkeys(TERMS, 0) for _ in program.steps]
-    for buffer in program.buffers:
-        for segment in buffer.segments:
+    for _, segments in _profiles(program, lowered.caches):
+        for segment in segments:
             for index in range(segment.first, segment.last + 1):
                 live[index][segment.term] += segment.bytes
     fullest = max(live, key=lambda terms: sum(terms.values()))
-    fullest["saved"] += sum(cache.bytes for cache in lowered.caches)
     return {**fullest, "gaps": dynamic - sum(fullest.values())}

@@ -1,8 +1,12 @@
-"""The budget search: of all plans that fit, the one that cuts nothing and is predicted to be fastest.
+"""The budget search: of all plans that fit, the one that loses least and is predicted to be fastest.
 
-A candidate is (cap cut, storage, micro-batch). Of micro-batches that need the same number of passes only
-the smallest matters. Candidates are ranked before anything is placed; the first that fits both budgets
-is taken, so a larger budget never gives a slower plan.
+Plans are ordered by (benefit lost by freezing, channels cut, 8-bit cache, 8-bit saved maps, predicted seconds). The
+search looks at groups that lose the same in that order; within a group at candidates by predicted seconds. It looks
+into a group only where one of the group's leanest candidates fits, and finds the smallest level of freezing by
+bisection over the leanest candidates of the levels. What is looked at, and in which order, depends on the budgets
+only through "does this candidate fit", so that whatever fits a budget also fits a larger one and is found there,
+unless something better is: a larger budget never gives a worse plan. And a plan is found exactly if one of the
+candidates in `Search.decisive` fits, so that the smallest budget that would do is the least of theirs.
 """
 
 from __future__ import annotations
@@ -13,14 +17,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import BudgetError, UsageError
-from ..lower import REFERENCE, Choice, Lowered, Target
-from ..lower.choice import STORAGES
+from ..lower import REFERENCE, Choice, Target
+from ..lower.lowering import distinct, outline
 from ..program import Program
 from ..units import format_bytes
-from .candidate import Budgets, Candidate, Mask, Request, Summary
+from .candidate import Budgets, Candidate, Caps, Family, Request, Size
+from .freezing import Level, Mask, Worth, levels, unfrozen
 from .plan import Plan
+from .space import CAP_CUTS, Fixed, Space, space_of
 
-CAP_CUTS = (0.0, 0.25, 0.5, 0.75)
+Bits = tuple[int, int]
 
 
 def search_plan(
@@ -34,8 +40,11 @@ def search_plan(
     sample_bytes: int | None = None,
     decode_bytes: int = 0,
     micro_batch: int | None = None,
+    schedule: str | None = None,
     storage: str | None = None,
+    fixed: Fixed | None = None,
     target: Target = REFERENCE,
+    worth: Sequence[Worth] | None = None,
 ) -> Plan:
     """Plan `steps` gradient steps on `samples` support samples within both budgets.
 
@@ -50,33 +59,51 @@ def search_plan(
         sample_bytes: what one kept sample takes; by default one byte per input element (uint8 pixels).
         decode_bytes: what decoding the largest image takes beside the samples kept.
         micro_batch: use this micro-batch only.
+        schedule: use this schedule only.
         storage: use "dense" or "sparse" only.
+        fixed: more dimensions that are not searched; instead of the three before.
         target: the engine that will run the plan.
+        worth: per layer what updating it gives and takes; None: not known.
 
     Returns:
-        The plan with the smallest (cap cut, predicted seconds). A larger budget never gives a slower plan.
+        The plan with the smallest (benefit lost, cap cut, 8-bit cache, 8-bit saved maps, predicted seconds). A
+        larger budget never gives a worse plan; without a budget nothing is lost.
 
     Raises:
         BudgetError: nothing fits; names the smallest budget that would.
-        UsageError: a count that cannot mean anything.
+        UsageError: a count or value that cannot mean anything.
     """
-    for name, count in (("samples", samples), ("steps", steps), ("micro_batch", micro_batch)):
-        if count is not None and count < 1:
+    fixed = fixed or Fixed(micro_batch, schedule, storage)
+    request = planning_request(
+        program,
+        alpha,
+        samples,
+        steps,
+        sample_bytes=sample_bytes,
+        decode_bytes=decode_bytes,
+        target=target,
+        worth=worth,
+    )
+    return Search(request, space_of(samples, fixed)).plan(Budgets(memory_budget, dynamic_budget))
+
+
+def planning_request(
+    program: Program,
+    alpha: NDArray[Any],
+    samples: int,
+    steps: int,
+    *,
+    sample_bytes: int | None = None,
+    decode_bytes: int = 0,
+    target: Target = REFERENCE,
+    worth: Sequence[Worth] | None = None,
+) -> Request:
+    """Return what has to be planned; arguments as in `search_plan`."""
+    for name, count in (("samples", samples), ("steps", steps)):
+        if count < 1:
             raise UsageError(f"{name}: expected 1 or more, got {count}")
-    if storage not in (None, *STORAGES):
-        raise UsageError(f"storage: expected one of {', '.join(STORAGES)}, got {storage!r}")
     updated = updated_layers(program, alpha, steps)
-    request = Request(program, updated, samples, sample_bytes, decode_bytes, target)
-    sizes = [min(micro_batch, samples)] if micro_batch else micro_batches(samples)
-    budgets = Budgets(memory_budget, dynamic_budget)
-    tried: list[Candidate] = []
-    for group in _candidates(request, sizes, STORAGES if storage is None else (storage,)):
-        tried += group
-        for candidate in sorted(group, key=lambda one: one.rank):
-            plan = candidate.plan_within(budgets)
-            if plan is not None:
-                return plan
-    raise _refusal(tried, budgets)
+    return Request(program, updated, samples, sample_bytes, decode_bytes, target, worth)
 
 
 def updated_layers(program: Program, alpha: NDArray[Any], steps: int) -> tuple[Mask, ...]:
@@ -87,67 +114,179 @@ def updated_layers(program: Program, alpha: NDArray[Any], steps: int) -> tuple[M
     return tuple(tuple(bool(row[layer.index] != 0) for layer in program.layers) for row in rows)
 
 
-def micro_batches(samples: int) -> list[int]:
-    """Return for every possible number of passes the smallest micro-batch that needs no more."""
-    return sorted({-(-samples // passes) for passes in range(1, samples + 1)})
+class Search:
+    """Finds plans of one request; several budgets share what it has worked out."""
 
+    def __init__(self, request: Request, space: Space) -> None:
+        self._request = request
+        self._space = space
+        self._levels = [
+            unfrozen(request.updated),
+            *levels(request.program, request.updated, request.worth),
+        ]
+        self._caps: dict[int, list[dict[str, int]]] = {}
+        self._families: dict[tuple[int, float, Choice], list[Candidate]] = {}
+        self._sizes: dict[Candidate, Size] = {}
+        self._last: tuple[Candidate, Plan] | None = None
 
-def _candidates(request: Request, sizes: Sequence[int], storages: Sequence[str]) -> Iterator[list[Candidate]]:
-    """Yield the candidates of every cap cut, the uncut ones first."""
-    cap_table: list[dict[str, int]] = []
-    uncut = []
-    for storage in storages:
-        first = Candidate(request, Choice(sizes[0], storage=storage), 0.0, None)
-        if storage == "sparse":
-            cap_table = stored_caps(first.lowered())
-            if not any(cap_table) and len(storages) > 1:
+    def plan(self, budgets: Budgets) -> Plan:
+        """Return the best plan within the budgets.
+
+        Raises:
+            BudgetError: nothing fits; names the smallest budget that would.
+        """
+        found = self._within(0, budgets)
+        if found is None and budgets.bounded:
+            found = self._frozen(budgets)
+        if found is None:
+            raise self._refusal(budgets)
+        return self._plan_of(found)
+
+    def _fits(self, one: Candidate, budgets: Budgets) -> bool:
+        """Whether a candidate is within both budgets; places nothing where the lower bounds tell already."""
+        return not budgets.bounded or (budgets.allow(one.least) and budgets.allow(self._size(one)))
+
+    def _any_fits(self, candidates: Iterator[Candidate], budgets: Budgets) -> bool:
+        return any(self._fits(one, budgets) for one in candidates)
+
+    def _size(self, one: Candidate) -> Size:
+        """Return what a candidate's plan takes."""
+        if one not in self._sizes:
+            plan = self._plan_of(one)
+            self._sizes[one] = Size(plan.planned_peak_bytes, plan.dynamic_bytes)
+        return self._sizes[one]
+
+    def _plan_of(self, one: Candidate) -> Plan:
+        """Return a candidate's plan; the last one is kept."""
+        if self._last is None or self._last[0] is not one:
+            self._last = (one, one.plan())
+        return self._last[1]
+
+    def _within(self, level: int, budgets: Budgets) -> Candidate | None:
+        """Return the best candidate that freezes just the layers of a level."""
+        for cut in self._cuts(level):
+            if cut and not self._any_fits(self._leanest(level, cut, self._space.bits()[-1]), budgets):
                 continue
-        uncut += [Candidate(request, Choice(size, storage=storage), 0.0, None) for size in sizes]
-    yield uncut
-    for cut in CAP_CUTS[1:]:
-        caps = tuple({name: max(1, int(cap * (1 - cut))) for name, cap in row.items()} for row in cap_table)
-        if any(caps):
-            yield [Candidate(request, Choice(size, storage="sparse"), cut, caps) for size in sizes]
+            for bits in self._space.bits():
+                if not budgets.bounded or self._any_fits(self._leanest(level, cut, bits), budgets):
+                    return self._fastest(level, cut, bits, budgets)
+        return None
+
+    def _frozen(self, budgets: Budgets) -> Candidate | None:
+        """Return the best candidate of the first level that bisection finds."""
+        low, high = 1, len(self._levels) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._any_fits(self._decisive_of(middle), budgets):
+                high = middle
+            else:
+                low = middle + 1
+        return (
+            self._within(low, budgets)
+            if low == high and self._any_fits(self._decisive_of(low), budgets)
+            else None
+        )
+
+    def _fastest(self, level: int, cut: float, bits: Bits, budgets: Budgets) -> Candidate | None:
+        """Return the candidate of a group that is predicted to be fastest."""
+        choices = self._space.families(bits, self._storages(level, cut))
+        every = [one for choice in choices for one in self._candidates(level, cut, choice)]
+        if not budgets.bounded:
+            return min(every, key=lambda one: one.seconds)
+        may_fit = [one for one in every if budgets.allow(one.least)]
+        ranked = sorted(may_fit, key=lambda one: (one.seconds, one.least.peak))
+        return next((one for one in ranked if self._fits(one, budgets)), None)
+
+    def decisive(self) -> Iterator[Candidate]:
+        """Yield the candidates of which one must fit for a plan to be found."""
+        for bits in self._space.bits():
+            yield from self._leanest(0, 0.0, bits)
+        for cut in self._cuts(0)[1:]:
+            yield from self._leanest(0, cut, self._space.bits()[-1])
+        low, high = 1, len(self._levels) - 1
+        while low < high:
+            middle = (low + high) // 2
+            yield from self._decisive_of(middle)
+            low = middle + 1
+        if low == high:
+            yield from self._decisive_of(low)
+
+    def _decisive_of(self, level: int) -> Iterator[Candidate]:
+        """Yield the candidates of which one must fit for a level of freezing to be chosen."""
+        bits = self._space.bits()
+        yield from self._leanest(level, 0.0, bits[0])
+        yield from self._leanest(level, self._cuts(level)[-1], bits[-1])
+
+    def _leanest(self, level: int, cut: float, bits: Bits) -> Iterator[Candidate]:
+        for choice in self._space.leanest(bits, self._storages(level, cut)):
+            yield self._candidates(level, cut, choice)[0]
+
+    def _candidates(self, level: int, cut: float, choice: Choice) -> list[Candidate]:
+        """Return the candidates of a family by micro-batch."""
+        key = (level, cut, choice)
+        if key not in self._families:
+            table, sizes = self._cap_table(level), self._space.micro_batches
+            caps = [{name: max(1, int(cap * (1 - cut))) for name, cap in row.items()} for row in table]
+            cut_caps: tuple[Caps, ...] | None = tuple(caps) if cut else None
+            family = Family(self._request, self._levels[level], cut, cut_caps, choice, sizes)
+            self._families[key] = [Candidate(family, size) for size in sizes]
+        return self._families[key]
+
+    def _storages(self, level: int, cut: float) -> tuple[str, ...]:
+        found = self._space.storages(any(self._cap_table(level)))
+        return found[-1:] if cut else found
+
+    def _cuts(self, level: int) -> tuple[float, ...]:
+        sparse = "sparse" in self._space.values["storage"] and any(self._cap_table(level))
+        return CAP_CUTS if sparse else CAP_CUTS[:1]
+
+    def _cap_table(self, level: int) -> list[dict[str, int]]:
+        if level not in self._caps:
+            self._caps[level] = stored_caps(self._request.program, self._levels[level])
+        return self._caps[level]
+
+    def _refusal(self, budgets: Budgets) -> BudgetError:
+        """Return the error that names the smallest budget that would do."""
+        every = list(self.decisive())
+        in_arena = every
+        if budgets.dynamic is not None:
+            in_arena = [one for one in every if self._fits(one, Budgets(dynamic=budgets.dynamic))]
+        if in_arena:
+            what, budget = "memory", budgets.memory
+            smallest = self._smallest(in_arena, lambda size: size.peak)
+        else:
+            what, budget = "dynamic", budgets.dynamic
+            smallest = self._smallest(every, lambda size: size.dynamic)
+        return BudgetError(
+            f"no plan fits a {what} budget of {budget} bytes ({format_bytes(budget or 0)}): the smallest feasible"
+            f" is {smallest} bytes ({format_bytes(smallest)}); raise the budget or plan fewer samples",
+            smallest,
+        )
+
+    def _smallest(self, candidates: Sequence[Candidate], figure: Callable[[Size], int]) -> int:
+        """Return the smallest figure of any plan; places only candidates whose lower bound is smaller still."""
+        best: int | None = None
+        for one in sorted(candidates, key=lambda one: figure(one.least)):
+            least = figure(one.least)
+            if best is not None and least >= best:
+                break
+            needed = max(least, figure(self._size(one)))
+            best = needed if best is None else min(best, needed)
+        assert best is not None
+        return best
 
 
-def stored_caps(lowered: Lowered) -> list[dict[str, int]]:
+def stored_caps(program: Program, level: Level) -> list[dict[str, int]]:
     """Return per gradient step the channels kept by sparse storage, by forward attention's output."""
-    return [
+    if not any(op.kind == "ChannelAttention" for op in program.ops()):
+        return []
+    keys, order = distinct(level.updated, None)
+    found = [
         {
-            step.inputs[1]: int(str(step.attrs["cap"]))
-            for step in lowered.programs[number].steps
-            if step.kind == "SelectChannels"
+            op.inputs[1]: int(str(op.attrs["cap"]))
+            for op in outline(program, mask, "sparse", {}).ordered.ops
+            if op.kind == "SelectChannels"
         }
-        for number in lowered.order
+        for mask, _ in keys
     ]
-
-
-def _refusal(tried: Sequence[Candidate], budgets: Budgets) -> BudgetError:
-    """Return the error that names the smallest budget that would do."""
-    in_arena = tried
-    if budgets.dynamic is not None:
-        in_arena = [one for one in tried if one.plan_within(Budgets(None, budgets.dynamic))]
-    if in_arena:
-        what, budget = "memory", budgets.memory
-        smallest = _smallest(in_arena, lambda s: s.least_peak_bytes, lambda p: p.planned_peak_bytes)
-    else:
-        what, budget = "dynamic", budgets.dynamic
-        smallest = _smallest(tried, lambda s: s.least_dynamic_bytes, lambda p: p.dynamic_bytes)
-    return BudgetError(
-        f"no plan fits a {what} budget of {budget} bytes ({format_bytes(budget or 0)}): the smallest feasible"
-        f" is {smallest} bytes ({format_bytes(smallest)}); raise the budget or plan fewer samples",
-        smallest,
-    )
-
-
-def _smallest(
-    candidates: Sequence[Candidate], least: Callable[[Summary], int], figure: Callable[[Plan], int]
-) -> int:
-    """Return the smallest `figure` of any plan; places only candidates whose lower bound is smaller still."""
-    first, *others = sorted(candidates, key=lambda one: least(one.summary))
-    best = figure(first.plan())
-    for one in others:
-        if least(one.summary) >= best:
-            break
-        best = min(best, figure(one.plan()))
-    return best
+    return [found[number] for number in order]

@@ -1,7 +1,8 @@
 """The NumPy meaning of every operation of the op table, one file per family.
 
 `KERNELS` maps an operation to its kernel. Besides the op table of `docs/program.md` it has what only lowering
-writes: `Zero`, `SelectChannels`, and the weight gradients that read its result (`...Sparse`).
+writes: `Zero`, `SelectChannels` and the weight gradients that read its result (`...Sparse`), `Quantise` and
+`Dequantise`.
 `interpret` runs a whole program without a plan.
 """
 
@@ -26,6 +27,7 @@ from . import (
     policy,
     pool,
     prelu,
+    quantise,
     resize,
     shape,
     smooth,
@@ -40,7 +42,7 @@ KERNELS: Mapping[str, Kernel] = {
     for family in (
         *(conv, conv_grad, fc, norm, layer_norm, affine, sums, activation, loss, attention, update),
         *(smooth, prelu, softmax, policy),
-        *(arithmetic, mean, pool, average_pool, shape, resize, matmul),
+        *(arithmetic, mean, pool, average_pool, shape, resize, matmul, quantise),
     )
     for name, kernel in family.KERNELS.items()
 }

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...edge.bench import PYTHON_VARIABLE
 from ...edge.errors import UsageError
 from ...edge.program import Program
 from ..errors import ExportError
 from . import generate
 from .forward import forward_model
 
-PYTHON_VARIABLE = "EDGE_ADAPT_ORT_TRAINING"
 PACKAGE = "onnxruntime-training-cpu"
 
 

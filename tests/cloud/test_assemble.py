@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from edge_adapt.cloud.assemble import assemble, draw, draw_all, fixed_sampler, load_split
+from edge_adapt.cloud.assemble import assemble, chunk_of, draw, draw_all, fixed_sampler, load_split
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
@@ -84,3 +85,18 @@ def test_batches_are_the_samplers_tasks_a_few_at_a_time(recipe: Path, stripes: P
     np.testing.assert_array_equal(torch.cat([batch.support_x for batch in batches]), whole.support_x)
     np.testing.assert_array_equal(torch.cat([batch.query_y for batch in batches]), whole.query_y)
     assert torch.equal(draw(sampler, 3, 3).query_x, batches[1].query_x)
+
+
+def test_small_tasks_are_evaluated_eight_at_a_time_and_tasks_of_large_photographs_alone(
+    recipe: Path, stripes: Path
+) -> None:
+    config = RunConfig.from_table(read_recipe(str(recipe)), {"data.root": str(stripes)})
+    sampler = fixed_sampler(load_split(config.data, "val"), config.task)
+    assert [len(batch) for batch in draw_all(sampler, 10)] == [8, 2]
+    for side, chunk in ((256, 1), (2048, 1), (128, 5)):
+        spec = replace(sampler.dataset.spec, height=side, width=side)
+        images = np.zeros((5, side, side, 1), np.uint8)
+        sampler.dataset = replace(
+            sampler.dataset, classes=(images,) * 3, class_names=("a", "b", "c"), spec=spec
+        )
+        assert chunk_of(sampler) == chunk

@@ -170,6 +170,17 @@ def _sparse(normal: Normal) -> list[Case]:
     ]
 
 
+def _quantised(normal: Normal) -> list[Case]:
+    levels = np.clip(np.round(40 * normal(*MAP)) + 128, 0, 255)
+    levels[:, :, 0, :2] = 0, 255
+    x = levels / 4 - 16
+    octets, ranges = garbage(MAP, np.uint8), garbage((SAMPLES, CHANNELS, 2), x.dtype)
+    return [
+        Case("Quantise", [x], [octets, ranges], {}),
+        Case("Dequantise", [levels.astype(np.uint8), normal(*ranges.shape)], [_like(x)], {}),
+    ]
+
+
 def selected(x: Array, gamma: Array, cap: int) -> tuple[Array, Array]:
     """Return SelectChannels of x with `cap` slots."""
     kept, index = garbage((x.shape[0], cap, *x.shape[2:]), x.dtype), garbage((x.shape[0], cap), np.int32)
@@ -177,4 +188,4 @@ def selected(x: Array, gamma: Array, cap: int) -> tuple[Array, Array]:
     return kept, index
 
 
-MAKERS = (_conv, _fc, _norm, _pointwise, _pool, _loss, _attention, _sparse)
+MAKERS = (_conv, _fc, _norm, _pointwise, _pool, _loss, _attention, _sparse, _quantised)

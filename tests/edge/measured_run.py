@@ -1,6 +1,6 @@
 """One planned and measured adaptation in a process of its own; prints one JSON object.
 
-Arguments: pixels, micro-batch, storage, frozen layers (comma-separated), weights file.
+Arguments: pixels, micro-batch, storage, schedule, frozen layers (comma-separated), weights file.
 The baseline is taken after the imports, with the program built and one small product done.
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from edge_adapt.edge.bundle import TensorFile
+from edge_adapt.edge.bundle import Overlay, TensorFile
 from edge_adapt.edge.engines import Hooks, ReferenceEngine
 from edge_adapt.edge.measure import PeakMeter
 from edge_adapt.edge.plan import search_plan
@@ -20,7 +20,9 @@ from programs import Net, conv_program, random_support
 SAMPLES, STEPS = 25, 2
 
 
-def main(pixels: int, micro_batch: int, storage: str, frozen: list[str], weights_file: Path) -> None:
+def main(
+    pixels: int, micro_batch: int, storage: str, schedule: str, frozen: list[str], weights_file: Path
+) -> None:
     net = Net(pixels, 1, 32, 4, 5, 8, rho=0.3)
     program, support = conv_program(net), random_support(net, SAMPLES)
     weights = TensorFile.open(weights_file)
@@ -28,9 +30,13 @@ def main(pixels: int, micro_batch: int, storage: str, frozen: list[str], weights
     square = np.ones((64, 64), np.float32)
     square @ square
     with PeakMeter() as meter:
-        plan = search_plan(program, alpha, SAMPLES, STEPS, micro_batch=micro_batch, storage=storage)
+        plan = search_plan(
+            program, alpha, SAMPLES, STEPS, micro_batch=micro_batch, storage=storage, schedule=schedule
+        )
         result = ReferenceEngine().adapt(program, plan, weights, support, hooks=Hooks(measure=True))
+        ReferenceEngine().predict(program, Overlay(weights, result.updated), support)
     figures = {
+        "planned_weights_bytes": plan.terms["weights"],
         "planned_peak_bytes": plan.planned_peak_bytes,
         "measured_peak_bytes": meter.peak_bytes,
         "planned_dynamic_bytes": plan.dynamic_bytes,
@@ -41,4 +47,4 @@ def main(pixels: int, micro_batch: int, storage: str, frozen: list[str], weights
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4].split(","), Path(sys.argv[5]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5], sys.argv[5].split(","), Path(sys.argv[6]))

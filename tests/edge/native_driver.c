@@ -1,10 +1,11 @@
-/* Runs native kernels described on standard input, outputs to standard output: for processors that Python does not run
-   on here. Integers are 32 bits; see native_driver.py for the order. */
+/* Runs native kernels and step tables described on standard input, outputs to standard output: for processors that
+   Python does not run on here. Integers are 32 bits; see native_driver.py for the order. */
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi.h"
+#include "executor.h"
 
 enum { GUARD = 64, BYTE = 0xA5 };
 
@@ -80,9 +81,65 @@ static void run_call(int32_t name_bytes) {
     }
 }
 
+static void *read_block(size_t bytes) {
+    unsigned char *memory = guarded(bytes);
+    need(fread(memory, 1, bytes, stdin) == bytes, "input ends early");
+    return memory;
+}
+
+static void move(void *pointer, ptrdiff_t by) {
+    char *address;
+    memcpy(&address, pointer, sizeof address);
+    if (address) address += by;
+    memcpy(pointer, &address, sizeof address);
+}
+
+/* Let a table that was made elsewhere point into itself and into an image that was thought to lie at `base`. */
+static void relocate(ea_table *table, ptrdiff_t table_by, ptrdiff_t image_by) {
+    void **parts[] = {(void **)&table->values, (void **)&table->steps, (void **)&table->slices, (void **)&table->attrs,
+                      (void **)&table->operands};
+    for (int i = 0; i < 5; i++) move(parts[i], table_by);
+    for (int i = 0; i < table->value_count; i++)
+        if (table->values[i].base == EA_ADDRESS) move(&table->values[i].tensor.data, image_by);
+    for (int i = 0; i < table->step_count; i++) move(&table->steps[i].workspace, image_by);
+}
+
+/* A step table and everything it works on, checked and run; the image comes back. */
+static void run_table(void) {
+    int32_t row = read_integer(), expected = read_integer(), addresses[4];
+    for (int i = 0; i < 4; i++) addresses[i] = read_integer();
+    int64_t made_at, base;
+    memcpy(&made_at, addresses, 8);
+    memcpy(&base, addresses + 2, 8);
+    size_t table_bytes = (size_t)read_integer(), image_bytes = (size_t)read_integer();
+    ea_table *table = read_block(table_bytes);
+    char *image = read_block(image_bytes);
+    relocate(table, (char *)table - (char *)(intptr_t)made_at, image - (char *)(intptr_t)base);
+    ea_span spans[16];
+    need(table->step_count <= 16, "too many steps");
+    for (int i = 0; i < table->step_count; i++)
+        spans[i] = (ea_span){(char *)table->steps[i].workspace - image, table->steps[i].workspace_bytes, i, i, i};
+    int32_t homes[64];
+    need(table->value_count <= 64, "too many values");
+    memset(homes, -1, sizeof homes);
+    ea_report report;
+    int32_t status = ea_check(table, image, (int64_t)image_bytes, homes, spans, table->step_count, &report);
+    need(status == EA_OK, "the table was refused");
+    status = ea_execute(table, 0, table->step_count, row, NULL, 0, &report);
+    need(status == expected, "another status than expected");
+    check_guards((unsigned char *)table, table_bytes);
+    check_guards((unsigned char *)image, image_bytes);
+    fwrite(image, 1, image_bytes, stdout);
+    free((unsigned char *)table - GUARD);
+    free((unsigned char *)image - GUARD);
+}
+
 int main(void) {
     int32_t name_bytes;
     fprintf(stderr, "%s\n", ea_instruction_set());
-    while (fread(&name_bytes, 4, 1, stdin) == 1) run_call(name_bytes);
+    while (fread(&name_bytes, 4, 1, stdin) == 1) {
+        if (name_bytes < 0) run_table();
+        else run_call(name_bytes);
+    }
     return 0;
 }

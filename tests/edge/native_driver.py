@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edge_adapt.edge import native
+from edge_adapt.edge.lower.table import StepProgram
 from edge_adapt.edge.native.attributes import encoded
+from edge_adapt.edge.native.table import Memory, StepTable, dtype_of, item_bytes
+from edge_adapt.edge.program import Tensor
 
 from .kernel_cases import Array, Case
+from .native_steps import ALIGNMENT, BATCH
 
 INPUTS, OUTPUTS, ATTRIBUTES = 16, 4, 16
+BASE = 2**16  # where a step table thinks that everything lies
 SOURCE = Path(native.__file__).resolve().parent / "src"
 DRIVER = Path(__file__).with_suffix(".c")
 FLAGS = [
@@ -55,6 +60,55 @@ def run_cases(
         results.append(outputs)
     assert at == len(done.stdout)
     return said.splitlines()[0], results
+
+
+def run_table(
+    command: Sequence[str], program: StepProgram, threads: int, arrays: Mapping[str, Array], status: int = 0
+) -> dict[str, Array]:
+    """Check and run a step table in a process of its own; return every value, or what it was before if it failed.
+
+    Args:
+        command: the driver.
+        program: values that are not in `arrays` are zeros at first.
+        threads: of the table.
+        arrays: for `native_steps.BATCH` samples; equal objects share memory.
+        status: that the execution must return.
+    """
+    image, memory, workspaces = _image(program, arrays)
+    table = StepTable(program, native.best().codes, threads)
+    table.place(BATCH, memory, workspaces)
+    records = bytes(table.raw)
+    head = struct.pack("<iiiqqii", -1, 1, status, table.address, BASE, len(records), len(image))
+    done = subprocess.run(command, input=head + records + image, capture_output=True, check=False)
+    said = done.stderr.decode(errors="replace")
+    assert done.returncode == 0, f"{done.returncode}: {said[-1500:]}"
+    assert len(done.stdout) == len(image)
+    return {
+        name: np.frombuffer(done.stdout, dtype_of(value), -1, at.address - BASE)[
+            : at.room // item_bytes(value.dtype)
+        ]
+        for (name, value), at in zip(program.values.items(), memory.values(), strict=True)
+    }
+
+
+def _image(
+    program: StepProgram, arrays: Mapping[str, Array]
+) -> tuple[bytes, dict[str, Memory], dict[int, int]]:
+    """Everything a program works on, one behind the other from address BASE on."""
+    image, memory, seen = bytearray(), dict[str, Memory](), dict[int, Memory]()
+    for name, value in program.values.items():
+        size = Tensor(name, value.shape, value.dtype).size_bytes(BATCH)
+        if id(arrays.get(name)) not in seen or name not in arrays:
+            place = Memory(BASE + len(image), size)
+            image += arrays[name].tobytes() if name in arrays else bytes(size)
+            image += bytes(-len(image) % ALIGNMENT)
+            seen[id(arrays.get(name))] = place
+        memory[name] = seen[id(arrays.get(name))]
+    workspaces = {}
+    for index, step in enumerate(program.steps):
+        workspaces[index] = BASE + len(image)
+        image += bytes(step.workspace_bytes)
+    return bytes(image), memory, workspaces
 
 
 def _packed_case(case: Case, threads: int) -> bytes:

@@ -76,7 +76,7 @@ class Net:
 
 def conv_program(net: Net = Net()) -> Program:
     """Build the whole adaptation: forward, loss, backward, attention, updates."""
-    b = _started(net, 2 * net.blocks + 1)
+    b = started(net, 2 * net.blocks + 1)
     x = "images"
     for block in range(1, net.blocks + 1):
         x = _forward_block(b, net, block, x)
@@ -84,14 +84,14 @@ def conv_program(net: Net = Net()) -> Program:
     b.op("forward", "Reshape", [x], [b.tensor("flat", ("N", features))])
     b.layer("fc", "fc", {"weight": (net.classes, features), "bias": (net.classes,)})
     b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [b.tensor("logits", ("N", net.classes))], "fc")
-    _loss(b)
-    _backward_head(b, x)
+    loss(b)
+    head_gradients(b, x)
     for block in range(net.blocks, 0, -1):
         _backward_block(b, net, block)
-    return _finished(b, net)
+    return finished(b, net)
 
 
-def _started(net: Net, layers: int) -> Builder:
+def started(net: Net, layers: int) -> Builder:
     b = Builder()
     b.tensor("alpha", (net.steps, layers), "step-size")
     b.tensor("images", ("N", net.colours, net.size, net.size), "input")
@@ -101,7 +101,7 @@ def _started(net: Net, layers: int) -> Builder:
     return b
 
 
-def _finished(b: Builder, net: Net) -> Program:
+def finished(b: Builder, net: Net) -> Program:
     inputs = {name: name for name in ("images", "labels", "sample_weight", "class_mask")}
     sections = {name: tuple(ops) for name, ops in b.sections.items()}
     outputs = {"logits": "logits", "loss": "loss"}
@@ -129,13 +129,13 @@ def _forward_block(b: Builder, net: Net, block: int, x: str) -> str:
     return p
 
 
-def _loss(b: Builder) -> None:
+def loss(b: Builder) -> None:
     inputs = ["logits", "labels", "sample_weight", "class_mask"]
     outputs = [b.tensor("loss", (1,)), b.like("g::logits", "logits")]
     b.op("loss", "SoftmaxCrossEntropy", inputs, outputs)
 
 
-def _backward_head(b: Builder, pooled: str) -> None:
+def head_gradients(b: Builder, pooled: str) -> None:
     gradient = "g::logits"
     b.op("backward", "FcInputGrad", [gradient, "fc.weight"], [b.like("g::flat", "flat")], "fc")
     b.op("backward", "FcWeightGrad", ["flat", gradient, "sample_weight"], ["grad::fc.weight"], "fc")
@@ -171,7 +171,7 @@ def _attention_pair(b: Builder, net: Net, layer: str, x: str, gy: str) -> tuple[
 
 def residual_program(net: Net = Net()) -> Program:
     """Build r = relu(conv1(images)), s = r + conv2(r), flatten, fc: values with several readers."""
-    b = _started(net, 3)
+    b = started(net, 3)
     maps = ("N", net.channels, net.size, net.size)
     for name, channels in (("conv1", net.colours), ("conv2", net.channels)):
         b.layer(name, "conv", {"weight": (net.channels, channels, 3, 3), "bias": (net.channels,)})
@@ -186,15 +186,15 @@ def residual_program(net: Net = Net()) -> Program:
     b.op("forward", "Add", ["r", "y2"], ["s"])
     b.op("forward", "Reshape", ["s"], [b.tensor("flat", ("N", features))])
     b.op("forward", "Fc", ["flat", "fc.weight", "fc.bias"], [b.tensor("logits", ("N", net.classes))], "fc")
-    _loss(b)
-    _backward_head(b, "s")
+    loss(b)
+    head_gradients(b, "s")
     b.op("backward", "ConvInputGrad", ["g::s", "conv2.weight"], ["g::r2"], "conv2", **CONV)
     b.op("backward", "Add", ["g::s", "g::r2"], ["g::r"])
     b.op("backward", "MaskGrad", ["g::r", "mask"], ["g::y1"], inside=1.0, outside=0.0)
     for conv, x, gy in (("conv2", "r", "g::s"), ("conv1", "images", "g::y1")):
         b.op("backward", "ConvWeightGrad", [x, gy, "sample_weight"], [f"grad::{conv}.weight"], conv, **CONV)
         b.op("backward", "BiasGrad", [gy, "sample_weight"], [f"grad::{conv}.bias"], conv, axis=1)
-    return _finished(b, net)
+    return finished(b, net)
 
 
 @dataclass
@@ -208,6 +208,9 @@ class DictWeights:
 
     def copy(self, name: str) -> NDArray[Any]:
         return self.tensors[name].copy()
+
+    def give_back(self) -> None:
+        """Nothing is mapped."""
 
 
 def random_weights(program: Program, seed: int = 0, step_size: float = 0.1) -> DictWeights:

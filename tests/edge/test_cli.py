@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from .bundles import NET, SAMPLES, support_arrays, write_bundle, write_npz
 from .commands import edge_adapt, edge_adapt_json
 
-VERBS = ["plan", "run", "predict", "inspect", "verify", "merge", "doctor"]
+VERBS = ["plan", "run", "predict", "inspect", "verify", "merge", "bench", "doctor"]
 PLAN_KEYS = {
     "planned_peak_bytes", "static_bytes", "dynamic_bytes", "terms", "samples", "micro_batch", "schedule",
     "storage", "layers", "macs",

@@ -58,7 +58,9 @@ def frozen_weights(program: Program, *frozen: str) -> DictWeights:
 
 def planned(program: Program, weights: DictWeights, micro_batch: int, storage: str = "dense") -> Plan:
     alpha = weights.tensors["alpha"]
-    return search_plan(program, alpha, SAMPLES, STEPS, micro_batch=micro_batch, storage=storage)
+    return search_plan(
+        program, alpha, SAMPLES, STEPS, micro_batch=micro_batch, storage=storage, schedule="accumulate"
+    )
 
 
 def adapt(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from edge_adapt.edge.bundle import write_tensors
 from edge_adapt.edge.engines import ReferenceEngine
+from edge_adapt.edge.lower.choice import ACCUMULATE, CACHED_SUFFIX
 from edge_adapt.edge.plan import search_plan
 
 from .programs import Net, conv_program, random_support, random_weights
@@ -38,12 +39,16 @@ def weights_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 @pytest.mark.parametrize("pixels", [28, 84])
-@pytest.mark.parametrize("micro_batch", [1, 5, 25])
+@pytest.mark.parametrize(
+    ("schedule", "micro_batch"), [(ACCUMULATE, 1), (ACCUMULATE, 5), (ACCUMULATE, 25), (CACHED_SUFFIX, 5)]
+)
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_a_fresh_process_stays_within_its_plan(
-    pixels: int, micro_batch: int, mask: tuple[str, str], weights_files: dict[int, Path]
+    pixels: int, micro_batch: int, mask: tuple[str, str], schedule: str, weights_files: dict[int, Path]
 ) -> None:
-    command = [sys.executable, str(RUNNER), str(pixels), str(micro_batch), *mask, str(weights_files[pixels])]
+    storage, frozen = mask
+    command = [sys.executable, str(RUNNER), str(pixels), str(micro_batch), storage, schedule, frozen]
+    command.append(str(weights_files[pixels]))
     one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **one_thread}, check=False

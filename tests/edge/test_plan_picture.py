@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edge_adapt.edge.errors import UsageError
+from edge_adapt.edge.lower.choice import ACCUMULATE, CACHED_SUFFIX
 from edge_adapt.edge.lower.table import TERMS
 from edge_adapt.edge.plan import search_plan
 from edge_adapt.edge.plan.picture import COLOURS, draw_arena
@@ -21,16 +22,22 @@ def two_masks() -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return alpha
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_a_picture_is_written_whole_with_a_panel_per_step_program(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "schedule", "panels"),
+    [("png", ACCUMULATE, 2), ("png", CACHED_SUFFIX, 3), ("svg", CACHED_SUFFIX, 3)],
+)
+def test_a_picture_is_written_whole_with_a_panel_per_step_program(
+    tmp_path: Path, suffix: str, schedule: str, panels: int
+) -> None:
     pytest.importorskip("matplotlib")
-    plan = search_plan(conv_program(Net(rho=0.3)), two_masks(), 10, 3, micro_batch=2)
+    program = conv_program(Net(rho=0.3))
+    plan = search_plan(program, two_masks(), 10, 3, micro_batch=2, schedule=schedule)
     path = tmp_path / f"plan.{suffix}"
     draw_arena(plan, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     if suffix == "png":
         width, height = (int.from_bytes(path.read_bytes()[at : at + 4], "big") for at in (16, 20))
-        assert (width, height) == (9 * 150, 2 * 3.2 * 150)
+        assert (width, height) == (9 * 150, round(panels * 3.2 * 150))
     else:
         text = path.read_text()
         assert all(colour.lower() in text for colour in COLOURS.values())

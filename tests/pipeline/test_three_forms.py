@@ -99,6 +99,9 @@ class Values:
     def copy(self, name: str) -> np.ndarray:
         return self.tensors[name].copy()
 
+    def give_back(self) -> None:
+        """Nothing is mapped."""
+
 
 def recorded_program(case: Case) -> tuple[Program, dict[str, np.ndarray]]:
     source = source_of_run(case.run)

@@ -4,7 +4,7 @@
    meaning is that of the NumPy kernel of the same name in edge/reference: tensors are row-major, the batch
    first; parameter gradients are added to their output, every other output is overwritten. float is float32,
    labels are int64, channel numbers int32, masks and argmaxes are packed per sample as in docs/program.md and
-   have shape (N, bytes).
+   have shape (N, bytes); maps in 8 bits are uint8 of the map's shape, their ranges (N, C, 2) float32.
 
    Results do not depend on anything but the inputs and `threads`: work is split into fixed ranges. */
 #ifndef EA_ABI_H
@@ -12,11 +12,11 @@
 
 #include <stdint.h>
 
-#define EA_ABI 1      /* changes with every incompatible change of this file or of an operation's attributes */
+#define EA_ABI 2      /* changes with every incompatible change of this file or of an operation's attributes */
 #define EA_MAX_RANK 6
 #define EA_INPUTS 8
 #define EA_OUTPUTS 4
-#define EA_ALIGNMENT 16 /* of every tensor's and workspace's first byte */
+#define EA_ALIGNMENT 16 /* of a workspace's first byte; a tensor is aligned to its elements */
 
 typedef struct {
     void *data;
@@ -61,6 +61,8 @@ EA_EXPORT void ea_start_threads(int32_t threads);
 EA_EXPORT int32_t ea_operation_count(void);
 /* The name of operation `code`, 0 <= code < ea_operation_count(). */
 EA_EXPORT const char *ea_operation_name(int32_t code);
+/* Whether it may need a workspace at all. */
+EA_EXPORT int32_t ea_has_workspace(int32_t code);
 EA_EXPORT int64_t ea_workspace_bytes(int32_t code, const ea_call *call);
 EA_EXPORT int32_t ea_run_operation(int32_t code, const ea_call *call);
 

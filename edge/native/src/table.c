@@ -9,6 +9,7 @@
 #include "maps.h"
 #include "pointwise.h"
 #include "pool.h"
+#include "quantise.h"
 #include "reduce.h"
 #include "shape.h"
 #include "smooth.h"
@@ -45,6 +46,8 @@ static const ea_operation operations[] = {
     {"Reshape", ea_reshape_run, no_workspace},
     {"ChannelAttention", ea_channel_attention_run, ea_channel_attention_need},
     {"SelectChannels", ea_select_channels_run, no_workspace},
+    {"Quantise", ea_quantise_run, no_workspace},
+    {"Dequantise", ea_dequantise_run, no_workspace},
     {"SoftmaxCrossEntropy", ea_softmax_cross_entropy_run, no_workspace},
     {"MeanSquaredError", ea_mean_squared_error_run, no_workspace},
     {"Clip", ea_clip_run, no_workspace},
@@ -97,6 +100,7 @@ int32_t ea_abi(void) { return EA_ABI; }
 const char *ea_instruction_set(void) { return EA_ISA; }
 int32_t ea_operation_count(void) { return COUNT; }
 const char *ea_operation_name(int32_t code) { return code >= 0 && code < COUNT ? operations[code].name : ""; }
+int32_t ea_has_workspace(int32_t code) { return code >= 0 && code < COUNT && operations[code].need != no_workspace; }
 int64_t ea_workspace_bytes(int32_t code, const ea_call *call) {
     return code >= 0 && code < COUNT ? operations[code].need(call) : -1;
 }

@@ -1,0 +1,69 @@
+"""Meta-training from weights of earlier training: they are where it starts, and they must fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from edge_adapt.cloud.assemble import assemble, fixed_sampler, load_split, training_sampler
+from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.errors import ConfigError
+from edge_adapt.cloud.loop import Job, begin
+from edge_adapt.cloud.recipes import read_recipe
+from edge_adapt.cloud.run_directory import RunDirectory
+from safetensors.torch import save_file
+
+
+def make_job(recipe: Path, stripes: Path, out: Path, weights: Path | None) -> Job:
+    changes = {"data.root": str(stripes)} | ({"train.initial_weights": str(weights)} if weights else {})
+    config = RunConfig.from_table(read_recipe(str(recipe)), changes)
+    training = training_sampler(config)
+    validation = fixed_sampler(load_split(config.data, "val"), config.task)
+    return Job(assemble(config, training.dataset.spec), training, validation, RunDirectory(out))
+
+
+def test_the_weights_in_the_file_are_taken_and_all_others_stay_as_they_start(
+    recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    plain = begin(make_job(recipe, stripes, tmp_path / "plain", None)).meta.learned
+    given = {"conv2.weight": torch.full_like(plain["conv2.weight"], 0.25)}
+    save_file(given, tmp_path / "weights.safetensors")
+    found = begin(make_job(recipe, stripes, tmp_path / "run", tmp_path / "weights.safetensors")).meta.learned
+    assert torch.equal(found["conv2.weight"], given["conv2.weight"])
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(found[name], plain[name]) for name in plain if name != "conv2.weight")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "conv5.weight",
+            torch.zeros(3),
+            r"conv5\.weight: the network has no such weight, got torch\.float32 \(3,\)",
+        ),
+        (
+            "fc.bias",
+            torch.zeros(7),
+            r"fc\.bias: the network has torch\.float32 \(3,\), got torch\.float32 \(7,\)",
+        ),
+        ("fc.bias", torch.zeros(3, dtype=torch.float64), r"got torch\.float64 \(3,\)"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused_and_nothing_is_written(
+    recipe: Path, stripes: Path, tmp_path: Path, name: str, value: torch.Tensor, message: str
+) -> None:
+    save_file({name: value}, tmp_path / "weights.safetensors")
+    with pytest.raises(ConfigError, match=message):
+        begin(make_job(recipe, stripes, tmp_path / "run", tmp_path / "weights.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_missing_or_no_safetensors_is_refused(
+    recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "damaged").write_bytes(b"not tensors")
+    for weights in ("missing", "damaged"):
+        with pytest.raises(ConfigError, match=rf"train\.initial_weights: .*{weights} cannot be read"):
+            begin(make_job(recipe, stripes, tmp_path / "run", tmp_path / weights))
