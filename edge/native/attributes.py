@@ -26,7 +26,8 @@ def _planes(attrs: Attrs, name: str, ends: int, filler: int) -> Row:
 
 def _conv(attrs: Attrs) -> Row:
     strides, pads = _planes(attrs, "strides", 1, 1), _planes(attrs, "pads", 2, 0)
-    return [*strides, *pads, *_planes(attrs, "dilations", 1, 1), integer(attrs, "groups")]
+    dilations, lean = _planes(attrs, "dilations", 1, 1), int(bool(attrs.get("lean")))
+    return [*strides, *pads, *dilations, integer(attrs, "groups"), lean]
 
 
 def _pool(attrs: Attrs) -> Row:

@@ -76,6 +76,8 @@ NAMED = {
     "3x3 that fills tiles": Problem(batch=1, channels=16, outputs=28, size=(16, 16)),
     "first layer": Problem(channels=3, outputs=30, size=(21, 19)),
     "one channel": Problem(channels=1, outputs=8, size=(14, 14)),
+    "3x3, many tiles": Problem(channels=9, outputs=70, size=(19, 14)),
+    "3x3, many tiles, odd paddings": Problem(channels=66, outputs=8, size=(10, 17), pads=(0, 3, 2, 0)),
     "1x1": Problem(channels=70, outputs=33, size=(7, 9), kernel=(1, 1), pads=(0, 0, 0, 0)),
     "1x1 stride 2": Problem(channels=9, outputs=5, size=(8, 7), kernel=(1, 1), strides=(2, 2), pads=(0, 0, 0, 0)),
     "depth in blocks": Problem(batch=1, channels=190, outputs=61, size=(6, 6)),

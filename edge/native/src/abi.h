@@ -42,7 +42,8 @@ typedef struct {
 enum { EA_OK = 0, EA_TOO_MANY_CHANNELS = 1, EA_UNKNOWN_OPERATION = 2 };
 
 typedef int32_t ea_run(const ea_call *call);
-/* Bytes of workspace, from shapes, attributes and threads alone (data may be NULL); independent of the batch. */
+/* Bytes of workspace, from shapes, attributes and threads alone (data may be NULL); enough for every smaller batch, too,
+   and not growing with it beyond that of the fastest algorithm. */
 typedef int64_t ea_need(const ea_call *call);
 
 typedef struct {

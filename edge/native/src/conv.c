@@ -8,6 +8,7 @@
 #include "depthwise.h"
 #include "gemm.h"
 #include "parallel.h"
+#include "winograd.h"
 
 /* One pass over all samples and groups; the pointers of `core` are those of sample 0 and group 0. */
 typedef struct {
@@ -56,10 +57,33 @@ static ea_core_axis forward_axis(const ea_axis *a, ptrdiff_t weight_step, ptrdif
     return (ea_core_axis){a->kernel, -a->pad, a->dilation, a->stride, a->size, a->out, weight_step, out_step};
 }
 
+/* The convolution, or its input gradient, as Winograd's algorithm sees it. */
+static ea_winograd winograd_of(const ea_conv *c, int turned) {
+    ea_tile_axis y = {c->rows.size, c->rows.pad, c->rows.out};
+    ea_tile_axis x = {c->columns.size, c->columns.pad, c->columns.out};
+    ea_winograd w = {.channels = c->channels, .rows = c->outputs, .turned = turned};
+    if (turned) {
+        w.channels = c->outputs, w.rows = c->channels;
+        y = (ea_tile_axis){c->rows.out, 2 - c->rows.pad, c->rows.size};
+        x = (ea_tile_axis){c->columns.out, 2 - c->columns.pad, c->columns.size};
+    }
+    w.tiling = (ea_tiling){c->samples, y, x};
+    return w;
+}
+
+static int is_winograd(const ea_conv *c, const ea_winograd *w) { return is_plain_3x3(c) && ea_winograd_wins(w); }
+
 int32_t ea_conv_run(const ea_call *call) {
     const ea_tensor *x = call->inputs[0], *w = call->inputs[1], *y = call->outputs[0];
     ea_conv c = conv_geometry(x, w, call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_run(call);
+    ea_winograd fast = winograd_of(&c, 0);
+    if (is_winograd(&c, &fast)) {
+        fast.in = floats(x), fast.w = floats(w), fast.bias = floats(call->inputs[2]), fast.out = writable(y);
+        fast.workspace = call->workspace;
+        ea_winograd_run(&fast, call->threads);
+        return EA_OK;
+    }
     int depth = depth_of(&c), positions = positions_of(&c);
     const float *in = floats(x);
     job j = {.core = {.a = floats(w),
@@ -90,6 +114,8 @@ int32_t ea_conv_run(const ea_call *call) {
 int64_t ea_conv_need(const ea_call *call) {
     ea_conv c = conv_geometry(call->inputs[0], call->inputs[1], call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_need(&c, call->threads);
+    ea_winograd fast = winograd_of(&c, 0);
+    if (is_winograd(&c, &fast)) return call->threads * ea_winograd_bytes(&fast);
     ea_blocking b = core_blocking(c.channels, taps_of(&c), positions_of(&c));
     return call->threads * core_bytes(&b, taps_of(&c));
 }
@@ -153,6 +179,12 @@ int32_t ea_conv_input_grad_run(const ea_call *call) {
     const ea_tensor *gy = call->inputs[0], *w = call->inputs[1], *gx = call->outputs[0];
     ea_conv c = conv_geometry(gx, w, call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_input_grad_run(call);
+    ea_winograd fast = winograd_of(&c, 1);
+    if (is_winograd(&c, &fast)) {
+        fast.in = floats(gy), fast.w = floats(w), fast.out = writable(gx), fast.workspace = call->workspace;
+        ea_winograd_run(&fast, call->threads);
+        return EA_OK;
+    }
     const float *in = floats(gy);
     for (int row = 0; row < smaller(c.rows.stride, c.rows.size); row++)
         for (int column = 0; column < smaller(c.columns.stride, c.columns.size); column++) {
@@ -174,6 +206,8 @@ int32_t ea_conv_input_grad_run(const ea_call *call) {
 int64_t ea_conv_input_grad_need(const ea_call *call) {
     ea_conv c = conv_geometry(call->outputs[0], call->inputs[1], call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_need(&c, call->threads);
+    ea_winograd fast = winograd_of(&c, 1);
+    if (is_winograd(&c, &fast)) return call->threads * ea_winograd_bytes(&fast);
     int64_t most = 0;
     for (int row = 0; row < smaller(c.rows.stride, c.rows.size); row++)
         for (int column = 0; column < smaller(c.columns.stride, c.columns.size); column++) {

@@ -7,8 +7,10 @@
 
 #include "depthwise.h"
 #include "gemm.h"
+#include "pack.h"
 #include "parallel.h"
 #include "window.h"
+#include "winograd_grad.h"
 
 enum { PANEL_BYTES = 32768, TAPS_AT_ONCE = 9 };
 enum { UNITS_PER_THREAD = 4, LEAST_ROWS = 28 }; /* fewer channels in a part would make packing gy again too dear */
@@ -36,45 +38,6 @@ static int64_t thread_bytes(const ea_conv *c) {
     return 4 * (panel_elements(c) + (int64_t)rows * taps * WIDEST_TILE);
 }
 
-/* panel[p][o] = factor[o] * gy[o][p]; outputs beyond the last are 0. */
-static void pack_gradient(const float *gy, ptrdiff_t row, int positions, int outputs, const float *factor,
-                          float *panel) {
-    for (int o = 0; o < TILE_COLUMNS; o += 4) {
-        int p = 0;
-        if (o + 4 <= outputs)
-            for (; p + 4 <= positions; p += 4) {
-                vec4 rows[4];
-                for (int i = 0; i < 4; i++) rows[i] = load4(gy + (o + i) * row + p) * factor[o + i];
-                transpose4(rows);
-                for (int i = 0; i < 4; i++) store4(panel + (p + i) * TILE_COLUMNS + o, rows[i]);
-            }
-        for (; p < positions; p++)
-            for (int i = 0; i < 4; i++)
-                panel[p * TILE_COLUMNS + o + i] = o + i < outputs ? gy[(o + i) * row + p] * factor[o + i] : 0;
-    }
-}
-
-/* gw[o][e] += tile[e][o] * factor for `outputs` columns and `count` rows of the tile. */
-static void add_transposed(const float *tile, int count, int outputs, float factor, float *gw, ptrdiff_t row) {
-    int o = 0;
-    for (; o + 4 <= outputs; o += 4) {
-        int e = 0;
-        for (; e + 4 <= count; e += 4) {
-            vec4 rows[4];
-            for (int i = 0; i < 4; i++) rows[i] = load4(tile + (e + i) * TILE_COLUMNS + o);
-            transpose4(rows);
-            for (int i = 0; i < 4; i++) {
-                float *to = gw + (o + i) * row + e;
-                store4(to, load4(to) + rows[i] * factor);
-            }
-        }
-        for (; e < count; e++)
-            for (int i = 0; i < 4; i++) gw[(o + i) * row + e] += tile[e * TILE_COLUMNS + o + i] * factor;
-    }
-    for (; o < outputs; o++)
-        for (int e = 0; e < count; e++) gw[o * row + e] += tile[e * TILE_COLUMNS + o] * factor;
-}
-
 /* Products of `rows` maps with the panel at tap (i, k), output rows first..last: to[r*to_row + o]. */
 static void correlate(const ea_conv *c, const float *maps, int rows, int i, int k, range strip, const float *panel,
                       int outputs, float *to, ptrdiff_t to_row) {
@@ -100,9 +63,11 @@ static void correlate(const ea_conv *c, const float *maps, int rows, int i, int 
     ea_tile_runs(&p, &target);
 }
 
-/* The kept channels of one sample that belong to a group: slots [first, last). */
-static range slots_of(const job *j, int sample, int group) {
-    range r = {group * j->c.channels, (group + 1) * j->c.channels};
+/* The slots of one sample, [first, last), whose channels belong to a part of a group. Parts are cut by channel, not by
+   slot: samples keep different channels, and no two parts may add to the same one. */
+static range slots_of(const job *j, int sample, int group, int part) {
+    range r = part_of(j->c.channels, part, j->channel_parts);
+    r = (range){group * j->c.channels + r.first, group * j->c.channels + r.last};
     if (!j->index) return r;
     const int32_t *index = j->index + (ptrdiff_t)sample * j->slots;
     range found = {0, 0};
@@ -119,14 +84,14 @@ static void add_tile(const job *j, int sample, int group, int slot, int rows, in
     ptrdiff_t depth = depth_of(&j->c);
     float *gw = j->gw + (ptrdiff_t)(group * j->c.outputs + output) * depth + first_tap;
     if (dense) {
-        add_transposed(tile, rows * taps, outputs, 1, gw + (ptrdiff_t)(slot - group * j->c.channels) * all, depth);
+        ea_add_transposed(tile, rows * taps, outputs, 1, gw + (ptrdiff_t)(slot - group * j->c.channels) * all, depth);
         return;
     }
     for (int r = 0; r < rows; r++) {
         ptrdiff_t at = (ptrdiff_t)sample * j->slots + slot + r;
         int channel = (j->index ? j->index[at] : slot + r) - group * j->c.channels;
         const float *from = tile + (ptrdiff_t)r * taps * TILE_COLUMNS;
-        add_transposed(from, taps, outputs, j->fw ? j->fw[at] : 1, gw + (ptrdiff_t)channel * all, depth);
+        ea_add_transposed(from, taps, outputs, j->fw ? j->fw[at] : 1, gw + (ptrdiff_t)channel * all, depth);
     }
 }
 
@@ -139,7 +104,7 @@ static void do_strip(const job *j, int sample, int group, int output, range stri
     ptrdiff_t from = (ptrdiff_t)sample * c->groups * c->outputs + group * c->outputs + output;
     for (int o = 0; o < outputs; o++) factor[o] = j->sample_weight[sample] * (j->bw ? j->bw[from + o] : 1);
     const float *gy = j->gy + from * positions_of(c) + strip.first * c->columns.out;
-    pack_gradient(gy, positions_of(c), (strip.last - strip.first) * c->columns.out, outputs, factor, panel);
+    ea_pack_gradient(gy, positions_of(c), (strip.last - strip.first) * c->columns.out, outputs, factor, panel);
     int count = slots.last - slots.first;
     for (int block = 0; block < row_blocks(count); block++) {
         range r = row_block(count, block);
@@ -162,9 +127,7 @@ static void do_unit(const job *j, int unit, float *workspace) {
     int group = unit / j->channel_parts / j->output_blocks, rows = strip_rows(&j->c);
     float *tile = workspace + panel_elements(&j->c);
     for (int sample = 0; sample < j->c.samples; sample++) {
-        range all = slots_of(j, sample, group), slots = part_of(all.last - all.first, part, j->channel_parts);
-        slots.first += all.first;
-        slots.last += all.first;
+        range slots = slots_of(j, sample, group, part);
         if (slots.first == slots.last) continue;
         for (int y = 0; y < j->c.rows.out; y += rows) {
             range strip = {y, smaller(y + rows, j->c.rows.out)};
@@ -194,10 +157,25 @@ static int32_t run_job(job *j, const ea_call *call) {
     return EA_OK;
 }
 
+static ea_winograd_grad winograd_of(const ea_conv *c) {
+    ea_tile_axis y = {c->rows.size, c->rows.pad, c->rows.out}, x = {c->columns.size, c->columns.pad, c->columns.out};
+    return (ea_winograd_grad){.channels = c->channels, .outputs = c->outputs, .tiling = {c->samples, y, x}};
+}
+
+static int is_winograd(const ea_conv *c, const ea_winograd_grad *w) { return is_plain_3x3(c) && ea_winograd_grad_wins(w); }
+
 int32_t ea_conv_weight_grad_run(const ea_call *call) {
     const ea_tensor *const *in = call->inputs;
     ea_conv c = conv_geometry(in[0], call->outputs[0], call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_weight_grad_run(call);
+    ea_winograd_grad fast = winograd_of(&c);
+    if (is_winograd(&c, &fast)) {
+        fast.x = floats(in[0]), fast.gy = floats(in[1]), fast.weight = floats(in[2]);
+        fast.fw = floats(in[3]), fast.bw = floats(in[4]);
+        fast.gw = writable(call->outputs[0]), fast.workspace = call->workspace;
+        ea_winograd_grad_run(&fast, call->threads);
+        return EA_OK;
+    }
     job j = {.c = c,
              .x = floats(in[0]),
              .gy = floats(in[1]),
@@ -212,6 +190,8 @@ int32_t ea_conv_weight_grad_run(const ea_call *call) {
 int64_t ea_conv_weight_grad_need(const ea_call *call) {
     ea_conv c = conv_geometry(call->inputs[0], call->outputs[0], call->attrs);
     if (ea_is_depthwise(&c)) return ea_depthwise_need(&c, call->threads);
+    ea_winograd_grad fast = winograd_of(&c);
+    if (is_winograd(&c, &fast)) return call->threads * ea_winograd_grad_bytes(&fast);
     return call->threads * thread_bytes(&c);
 }
 

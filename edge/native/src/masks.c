@@ -16,60 +16,66 @@ typedef struct {
     float inside, outside;
 } job;
 
-/* Bit i of the result is the lowest bit of byte i. */
-INLINE uint8_t gathered_bits(uint64_t bytes) { return (uint8_t)((bytes * 0x0102040810204080ULL) >> 56); }
-
-INLINE int is_inside(const job *j, int low, int high, float x) {
-    return (!low || x > j->lower) & (!high || x < j->upper);
+INLINE vec8 chosen(ivec8 condition, vec8 yes, vec8 no) {
+    return (vec8)((condition & (ivec8)yes) | (~condition & (ivec8)no));
 }
 
-INLINE void write_mask(const job *j, int low, int high, const float *x, int count, uint8_t *mask) {
-    int i = 0;
-    for (; i + PIECE <= count; i += PIECE) {
-        uint8_t inside[PIECE];
-        for (int e = 0; e < PIECE; e++) inside[e] = (uint8_t)is_inside(j, low, high, x[i + e]);
-        for (int octet = 0; octet < PIECE / 8; octet++) {
-            uint64_t bytes;
-            memcpy(&bytes, inside + 8 * octet, 8);
-            mask[i / 8 + octet] = gathered_bits(bytes);
-        }
-    }
-    for (; i < count; i += 8) {
-        int octet = 0;
-        for (int e = 0; e < 8 && i + e < count; e++) octet |= is_inside(j, low, high, x[i + e]) << e;
-        mask[i / 8] = (uint8_t)octet;
-    }
+typedef int8_t octet __attribute__((vector_size(8)));
+
+/* Bit i of the result says whether element i is true (all bits set). */
+INLINE uint8_t bits_of(ivec8 truth) {
+    octet narrow = __builtin_convertvector(truth, octet);
+    uint64_t bytes;
+    memcpy(&bytes, &narrow, 8);
+    return (uint8_t)(((bytes & 0x0101010101010101ULL) * 0x0102040810204080ULL) >> 56);
+}
+
+INLINE ivec8 is_inside(const job *j, int low, int high, vec8 x) {
+    ivec8 truth = (ivec8){0} - 1;
+    if (low) truth &= x > j->lower;
+    if (high) truth &= x < j->upper;
+    return truth;
 }
 
 /* NaN stays NaN. */
-INLINE float activated(const job *j, enum activation what, int low, int high, float x) {
-    if (what == RELU) return x < 0 ? 0 : x;
-    if (what == LEAKY_RELU) return x <= 0 ? j->alpha * x : x;
+INLINE vec8 activated(const job *j, enum activation what, int low, int high, vec8 x) {
+    const vec8 zero = {0};
+    if (what == RELU) return chosen(x < 0, zero, x);
+    if (what == LEAKY_RELU) return chosen(x <= 0, j->alpha * x, x);
     if (what == HARD_SIGMOID) {
-        float y = j->alpha * x + j->beta;
-        y = y < 0 ? 0 : y;
-        return y > 1 ? 1 : y;
+        vec8 y = j->alpha * x + j->beta;
+        y = chosen(y < 0, zero, y);
+        return chosen(y > 1, zero + 1, y);
     }
-    float y = low && x < j->lower ? j->lower : x;
-    return high && y > j->upper ? j->upper : y;
+    vec8 y = low ? chosen(x < j->lower, zero + j->lower, x) : x;
+    return high ? chosen(y > j->upper, zero + j->upper, y) : y;
 }
 
-INLINE void write_values(const job *j, enum activation what, int low, int high, const float *x, int count, float *y) {
-    INDEPENDENT
-    for (int i = 0; i < count; i++) y[i] = activated(j, what, low, high, x[i]);
+/* The last few elements go through a vector of their own; bits beyond them are 0. */
+INLINE void write_octets(const job *j, enum activation what, int low, int high, const float *x, int count, uint8_t *mask,
+                         float *y) {
+    int i = 0;
+    for (; i + 8 <= count; i += 8) {
+        vec8 value = load8(x + i);
+        if (mask) mask[i / 8] = bits_of(is_inside(j, low, high, value));
+        if (y) store8(y + i, activated(j, what, low, high, value));
+    }
+    if (i == count) return;
+    vec8 value = {0};
+    size_t bytes = (size_t)(count - i) * 4;
+    memcpy(&value, x + i, bytes);
+    if (mask) mask[i / 8] = bits_of(is_inside(j, low, high, value)) & (uint8_t)((1 << (count - i)) - 1);
+    value = activated(j, what, low, high, value);
+    if (y) memcpy(y + i, &value, bytes);
 }
 
 static void write_range(const job *j, const float *x, int count, uint8_t *mask, float *y) {
-    if (mask) {
-        if (!j->has_upper) write_mask(j, j->has_lower, 0, x, count, mask);
-        else if (j->has_lower) write_mask(j, 1, 1, x, count, mask);
-        else write_mask(j, 0, 1, x, count, mask);
-    }
-    if (!y) return;
-    if (j->what == RELU) write_values(j, RELU, 0, 0, x, count, y);
-    else if (j->what == LEAKY_RELU) write_values(j, LEAKY_RELU, 0, 0, x, count, y);
-    else if (j->what == HARD_SIGMOID) write_values(j, HARD_SIGMOID, 0, 0, x, count, y);
-    else write_values(j, CLIP, j->has_lower, j->has_upper, x, count, y);
+    if (j->what == RELU) write_octets(j, RELU, 1, 0, x, count, mask, y);
+    else if (j->what == LEAKY_RELU) write_octets(j, LEAKY_RELU, 1, 0, x, count, mask, y);
+    else if (j->what == HARD_SIGMOID) write_octets(j, HARD_SIGMOID, 1, 1, x, count, mask, y);
+    else if (!j->has_upper) write_octets(j, CLIP, j->has_lower, 0, x, count, mask, y);
+    else if (j->has_lower) write_octets(j, CLIP, 1, 1, x, count, mask, y);
+    else write_octets(j, CLIP, 0, 1, x, count, mask, y);
 }
 
 static void forward_part(const void *context, ea_share share) {
@@ -118,10 +124,9 @@ static void mask_grad_octets(const float *gy, const uint8_t *mask, int count, fl
     const ivec8 bits = {1, 2, 4, 8, 16, 32, 64, 128};
     int i = 0;
     for (; i + 8 <= count; i += 8) {
-        ivec8 chosen = (((ivec8){0} + mask[i / 8]) & bits) != 0;
+        ivec8 truth = (((ivec8){0} + mask[i / 8]) & bits) != 0;
         vec8 value = load8(gy + i);
-        ivec8 one = chosen & (ivec8)scaled(value, inside), other = ~chosen & (ivec8)scaled(value, outside);
-        store8(gx + i, (vec8)(one | other));
+        store8(gx + i, chosen(truth, scaled(value, inside), scaled(value, outside)));
     }
     for (; i < count; i++) {
         float factor = mask[i / 8] >> i % 8 & 1 ? inside : outside;
