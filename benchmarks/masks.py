@@ -1,7 +1,7 @@
 """Meta-train the step sizes of `benchmarks/masks/*.json`: which layers learn at 84 pixels, 5-way 5-shot.
 
-    python benchmarks/masks.py                   both networks: about two hours on one free core
-    python benchmarks/masks.py --network conv4   p-Meta and its dense twin, about 70 minutes
+    python benchmarks/masks.py                   both networks: about 70 minutes on one free core
+    python benchmarks/masks.py --network conv4   p-Meta and its dense twin: about 40 minutes
 
 One thread each. For every network: initial weights by ordinary classification of the 64 training classes of
 mini-ImageNet (`pretrain.py`), meta-training from a recipe, the same for the dense baseline where there is one, and
@@ -127,6 +127,7 @@ def provenance(trained: Path) -> dict[str, Any]:
     assert weights is not None  # every case has them
     settings["train"]["initial_weights"] = Path(weights).name
     settings["data"].pop("root")
+    settings.pop("summary")
     return {
         "recipe": found.config.recipe,
         "method": found.config.method.name,
