@@ -152,9 +152,9 @@ def program_from_json(data: Mapping[str, Any]) -> Program:
             outputs=dict(data["outputs"]),
             steps=int(data["steps"]),
         )
+        check_program(program)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"program.json: malformed ({type(error).__name__}: {error})") from error
-    check_program(program)
     return program
 
 
@@ -206,7 +206,8 @@ def _op_to_json(op: Op) -> dict[str, Any]:
 
 
 def _op_from_json(data: Mapping[str, Any]) -> Op:
-    return Op(data["op"], tuple(data["inputs"]), tuple(data["outputs"]), data["layer"], dict(data["attrs"]))
+    inputs, outputs = (tuple(map(str, data[side])) for side in ("inputs", "outputs"))
+    return Op(str(data["op"]), inputs, outputs, data["layer"], dict(data["attrs"]))
 
 
 def _layer_to_json(layer: Layer) -> dict[str, Any]:
@@ -220,4 +221,5 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
 
 
 def _layer_from_json(data: Mapping[str, Any]) -> Layer:
-    return Layer(data["name"], data["kind"], tuple(data["params"]), tuple(data["grads"]), int(data["index"]))
+    params, grads = (tuple(map(str, data[part])) for part in ("params", "grads"))
+    return Layer(data["name"], data["kind"], params, grads, int(data["index"]))

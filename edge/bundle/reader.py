@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import BundleError
 from ..losses import LOSSES, Loss
 from ..program import Program, program_from_json
+from ..shapes import check_shapes
 from .files import read_json, sha256_of
 from .manifest import Manifest, manifest_from_json
 from .tensors import TensorFile
@@ -58,6 +59,7 @@ def read_bundle(path: Path) -> BundleFiles:
     for name, digest in manifest.files.items():
         _check_file(path / name, digest)
     program = program_from_json(read_json(path / "program.json"))
+    check_shapes(program)
     weights = TensorFile.open(path / "weights.safetensors")
     _check_weights(program, weights)
     _check_layers(manifest, program, str(where))
