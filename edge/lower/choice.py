@@ -7,7 +7,8 @@ from dataclasses import dataclass
 ACCUMULATE, CACHED_SUFFIX = "accumulate", "cached suffix"
 SCHEDULES = (ACCUMULATE, CACHED_SUFFIX)
 STORAGES = ("dense", "sparse")
-TILINGS = ("maps", "norms", "convs")
+TILINGS = ("maps", "norms", "convs", "lean")
+MAPS, NORMS, CONVS, LEAN = TILINGS
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Choice:
         cache_bits: 32, or 8 for maps kept between prefix and suffix.
         recompute: compute the input of a convolution again from its normalised map instead of keeping both.
         tiling: "maps": every operation writes whole maps; "norms": elementwise operations, norms and pools run
-            block of channels by block of channels; "convs": convolutions, too, where only such a chain reads them.
+            block of channels by block of channels; "convs": convolutions, too, where only such a chain reads them;
+            "lean": like that, and convolutions are computed the way that needs least workspace.
     """
 
     micro_batch: int = 1

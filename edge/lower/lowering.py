@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import BundleError
 from ..program import Program
 from .cached_suffix import split
-from .choice import CACHED_SUFFIX, Choice
+from .choice import CACHED_SUFFIX, LEAN, Choice
 from .early_updates import with_early_updates
 from .order import PARAMETER_GRADIENTS, Ordered, prediction_order, training_order
 from .outline import Mask, Outline
@@ -82,7 +82,7 @@ def lower_predict(program: Program, micro_batch: int, target: Target = REFERENCE
     outputs = {"logits": program.outputs["logits"]}
     mask = (False,) * len(program.layers)
     forward = Outline(mask, ordered, program.tensors, program.inputs["images"], (), outputs)
-    choice = Choice(micro_batch, tiling="convs")
+    choice = Choice(micro_batch, tiling=LEAN)
     return Lowered((size(forward, micro_batch, micro_batch, choice, target),), (0,), micro_batch, choice)
 
 

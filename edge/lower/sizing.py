@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..program import DTYPE_BITS, Op, Tensor
 from .cached_suffix import cached_views
-from .choice import Choice
+from .choice import LEAN, Choice
 from .memory import lifetimes, share, stored_shape, value_buffers, workspace_buffers
 from .order import PARAMETER_GRADIENTS
 from .outline import Outline
@@ -16,12 +16,15 @@ from .target import Target
 from .tiling import tiled
 from .work import step_macs
 
+LEAN_KINDS = ("Conv", "ConvInputGrad", "ConvWeightGrad")
 OUTSIDE_ROLES = ("param", "step-size", "attention-param", "input")
 
 
 def size(one: Outline, samples: int, batch: int, choice: Choice, target: Target) -> StepProgram:
     """Turn an outline into a step program for `batch` of `samples` samples at a time."""
     steps, body = _steps(one, single=batch >= samples)
+    if choice.tiling == LEAN:
+        steps = [_lean(step) for step in steps]
     inner = tiled(steps[body[0] : body[1]], one, batch, choice, target)
     steps = [*steps[: body[0]], *inner, *steps[body[1] :]]
     body = (body[0], body[0] + len(inner))
@@ -74,6 +77,10 @@ def _steps(one: Outline, single: bool) -> tuple[list[Step], tuple[int, int]]:
     updates = () if one.updates_inside else one.ordered.updates
     epilogue = [Step(op.kind, op.inputs, op.outputs, op.attrs, op.layer) for op in updates]
     return [*prologue, *body, *epilogue], (len(prologue), len(prologue) + len(body))
+
+
+def _lean(step: Step) -> Step:
+    return replace(step, attrs={**step.attrs, "lean": True}) if step.kind in LEAN_KINDS else step
 
 
 def _reads(one: Outline, name: str) -> bool:

@@ -27,6 +27,7 @@ class Rates:
         near_bytes: what stays in the cache until the next operation reads it.
         tile_byte: seconds for one byte written into a tile.
         tile_mac: seconds more for one multiply-accumulate of a convolution of a tile, whose kernels reuse less.
+        lean_mac: seconds more for one multiply-accumulate of a convolution that uses little workspace.
     """
 
     call: float
@@ -36,6 +37,7 @@ class Rates:
     near_bytes: int = 1 << 20
     tile_byte: float = 0.0
     tile_mac: float = 0.0
+    lean_mac: float = 0.0
 
 
 class Target(Protocol):

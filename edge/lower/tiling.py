@@ -16,7 +16,7 @@ from itertools import islice
 from ..program import Tensor
 from .body import Body, body_of, names_of
 from .chains import DENSE, LOOK, Chain, find_chain, in_order, tiles
-from .choice import TILINGS, Choice
+from .choice import CONVS, LEAN, MAPS, Choice
 from .order import UPDATE
 from .outline import Outline
 from .reuse import Reuse, reuse
@@ -32,10 +32,9 @@ CACHE_BYTES = 512 * 1024  # of the slices that one worker passes over again and 
 
 def tiled(steps: Sequence[Step], one: Outline, batch: int, choice: Choice, target: Target) -> list[Step]:
     """Replace chains in a body for `batch` samples at a time by `Slices` steps; see `Choice.tiling`."""
-    maps, _, convs = TILINGS
-    if choice.tiling == maps:
+    if choice.tiling == MAPS:
         return list(steps)
-    body = body_of(steps, one, batch, target.threads, choice.tiling == convs)
+    body = body_of(steps, one, batch, target.threads, choice.tiling in (CONVS, LEAN))
     left = Counter(body.mentions)
     waiting, done = deque(steps), list[Step]()
     while waiting:

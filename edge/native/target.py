@@ -12,8 +12,8 @@ from ..reference.kernel import Attrs, Shapes
 from .library import Library
 from .table import table_bytes
 
-CALL_SECONDS, MACS_PER_SECOND, BYTES_PER_SECOND, FAR_SECONDS = 0.3e-6, 45e9, 8e9, 4.5e-11
-TILE_BYTE_SECONDS, TILE_MAC_SECONDS = 5.5e-11, 1e-10
+CALL_SECONDS, MACS_PER_SECOND, BYTES_PER_SECOND, FAR_SECONDS = 0.3e-6, 60e9, 8e9, 4.5e-11
+TILE_BYTE_SECONDS, TILE_MAC_SECONDS, LEAN_MAC_SECONDS = 5.5e-11, 1.2e-11, 0.8e-11
 """Of one core of an AVX-512 x86 machine (docs/speed.md); only their proportions matter."""
 WORKSPACES = 512
 
@@ -32,6 +32,7 @@ class NativeTarget:
             FAR_SECONDS,
             tile_byte=TILE_BYTE_SECONDS,
             tile_mac=TILE_MAC_SECONDS / threads,
+            lean_mac=LEAN_MAC_SECONDS / threads,
         )
         self._with_workspace = {kind for kind in library.codes if library.has_workspace(kind)}
         self._workspace_bytes = lru_cache(WORKSPACES)(_Asked(library))

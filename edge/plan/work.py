@@ -64,6 +64,7 @@ def work_of(program: StepProgram, rates: Rates) -> Work:
         per_sample=sum(per_sample for _, per_sample in calls) * rates.call
         + _macs(program) * rates.mac
         + sum(step.sample_bytes for step in body) * rates.byte
+        + sum(_lean_macs(step) for step in body) * rates.lean_mac
         + sum(_in_tiles(step.slices, rates) for step in body if step.slices is not None),
         written=tuple(step.sample_bytes for step in body if step.sample_bytes > LITTLE),
         rates=rates,
@@ -84,6 +85,12 @@ def _in_tiles(inner: Slices, rates: Rates) -> float:
     return written * rates.tile_byte + rates.tile_mac * sum(
         step.macs for step in inner.each if step.kind.startswith("Conv")
     )
+
+
+def _lean_macs(step: Step) -> int:
+    """Return the multiply-accumulates of convolutions that use little workspace."""
+    steps = (step,) if step.slices is None else step.slices.each
+    return sum(one.macs for one in steps if one.attrs.get("lean"))
 
 
 def _macs(program: StepProgram) -> int:

@@ -42,7 +42,7 @@ UPDATED = {
     "tokens": [(), ("norm",)],
 }
 CASES = [(name, layers) for name, found in UPDATED.items() for layers in found]
-TILINGS = ("norms", "convs")
+TILINGS = ("norms", "convs", "lean")
 SAMPLES = 4
 CHOICES = [
     Choice(1),
