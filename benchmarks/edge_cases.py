@@ -54,8 +54,8 @@ class Case:
 LAST_BLOCKS = ("blocks.14.*", "blocks.15.*", "blocks.16.*", "head.*", "fc")
 CASES: Mapping[str, Case] = {
     "resnet12-all": Case("resnet12", 84, None, 25, 1, 77_000_000, 0.8, 0.4),
-    "resnet12-last-block": Case("resnet12", 84, ("block4.*", "fc"), 25, 5, 48_000_000, 0.5, 0.4),
-    "resnet12-head": Case("resnet12", 84, ("fc",), 25, 5, 36_800_000, 0.5, 0.55),
+    "resnet12-last-block": Case("resnet12", 84, ("block4.*", "fc"), 25, 5, 49_500_000, 0.5, 0.4),
+    "resnet12-head": Case("resnet12", 84, ("fc",), 25, 5, 37_200_000, 0.5, 0.55),
     "conv4-all": Case("conv4", 84, None, 25, 1, 13_000_000, 0.8, 0.5),
     "mobilenetv2-last3": Case("mobilenet-v2", 224, LAST_BLOCKS, 10, 1, 31_000_000, 0.8, 0.5),
 }
