@@ -65,7 +65,8 @@ class Call:
         self._tensors: dict[str, Tensor] = {}
         self._bind(signature.inputs, op.inputs, "inputs", tensors)
         if len(op.outputs) != len(signature.outputs) or not any(op.outputs):
-            self.fail(f"{_given(op.outputs)} outputs, expected {_names(signature.outputs)}")
+            count = len(op.outputs) if any(op.outputs) else 0
+            self.fail(f"{count} outputs, expected {_names(signature.outputs)}")
         self._bind(signature.outputs, op.outputs, "outputs", tensors)
 
     def _bind(
@@ -78,7 +79,7 @@ class Call:
             ]
         required = sum(not operand.optional for operand in operands)
         if not max(required, int(repeated)) <= len(names) <= len(operands):
-            self.fail(f"{_given(names)} {what}, expected {_names(operands)}")
+            self.fail(f"{len(names)} {what}, expected {_names(operands)}")
         for operand, name in zip(operands, names, strict=False):
             if name:
                 self._tensors[operand.name] = tensors[name]
@@ -153,9 +154,9 @@ class Call:
     def number(self, name: str) -> float:
         """Return a numeric attribute."""
         value = self.op.attrs.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not isinstance(value, float) and not _is_integer(value, -LONGEST, LONGEST):
             self._bad_attribute(name, "a number")
-        return float(value)
+        return float(str(value))
 
     def choice(self, name: str, *known: object) -> object:
         """Return an attribute that is one of the known values."""
@@ -191,10 +192,6 @@ def _bounds(least: int, most: int) -> str:
 
 def _text(shape: Shape) -> str:
     return f"[{', '.join('N' if axis == BATCH_AXIS else str(axis) for axis in shape)}]"
-
-
-def _given(names: Sequence[str]) -> str:
-    return str(sum(map(bool, names)) or len(names))
 
 
 def _names(operands: Sequence[Operand]) -> str:

@@ -32,9 +32,8 @@ def window_outputs(
         if not reach <= padded <= LONGEST or (
             whole and (pads[axis] >= reach or (out - 1) * strides[axis] - pads[axis] >= size)
         ):
-            c.fail(
-                f"a window of {reach} elements does not fit {size} padded by {pads[axis]}, {pads[rank + axis]}"
-            )
+            around = f"{pads[axis]}, {pads[rank + axis]}"
+            c.fail(f"windows of {reach} elements, expected ones that fit {size} padded by {around}")
         found.append(out)
     return tuple(found)
 
@@ -220,5 +219,5 @@ def sgd_update(c: Call) -> None:
     if BATCH_AXIS in w:
         c.fail(f"w {c.op.inputs[0]!r} has a batch axis, expected a parameter")
     c.expect("gw", w)
-    c.expect("updated", w)
+    c.expect("w'", w)
     c.integer("layer_index", 0, c.any_shape("alpha", 2)[1] - 1)

@@ -49,7 +49,7 @@ RULES: Mapping[str, Rule] = {
     "PRelu": _rule("x slope -> y", layers.prelu("slope")),
     "PReluInputGrad": _rule("gy x slope -> gx", layers.prelu("slope")),
     "PReluSlopeGrad": _rule("gy x sample_weight -> gs", layers.prelu("gs")),
-    "SgdUpdate": _rule("w gw alpha -> updated", layers.sgd_update),
+    "SgdUpdate": _rule("w gw alpha -> w'", layers.sgd_update),
     "Relu": _rule(_MASKED, same()),
     "Clip": _rule(_MASKED, same(bound("min"), bound("max"))),
     "LeakyRelu": _rule(_MASKED, same(number("alpha"))),
