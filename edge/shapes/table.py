@@ -60,9 +60,8 @@ RULES: Mapping[str, Rule] = {
     "Gelu": _rule("x -> y", same(choice("approximate", "none", "tanh"))),
     "GeluGrad": _rule("gy x -> gx", same(choice("approximate", "none", "tanh"))),
     **{kind: _rule("x -> y", same()) for kind in ("Sigmoid", "Tanh", "Silu", "HardSwish")},
-    **{
-        kind: _rule("gy y -> gx", same()) for kind in ("SigmoidGrad", "TanhGrad", "SiluGrad", "HardSwishGrad")
-    },
+    **{kind: _rule("gy y -> gx", same()) for kind in ("SigmoidGrad", "TanhGrad")},
+    **{kind: _rule("gy x -> gx", same()) for kind in ("SiluGrad", "HardSwishGrad")},
     "Softmax": _rule("x -> y", values.softmax),
     "SoftmaxGrad": _rule("gy y -> gx", values.softmax),
     **{kind: _rule("a b -> y", values.elementwise) for kind in ("Add", "Sub", "Mul")},
