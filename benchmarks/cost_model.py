@@ -17,9 +17,11 @@ from edge_adapt.edge.cost import WORD_BYTES, Layer, accumulator_bytes
 from edge_adapt.edge.inputs import InputSpec
 from edge_adapt.edge.paper_cost import activation_words, chain_blocks, training_peak_bytes
 from edge_adapt.edge.plan import Plan, search_plan
+from edge_adapt.edge.plan.space import Fixed
 from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.source import Source
 
+PLAIN = Fixed(1, "accumulate", "dense", saved_bits=32, recompute=False, tiling="maps")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 BEGIN, END = "<!-- cost model: begin -->\n", "<!-- cost model: end -->\n"
 SIZE, CHANNELS, WAYS = 84, 3, 5
@@ -57,7 +59,7 @@ def dense_plan(network: Network) -> Plan:
     alpha = np.full((1, len(names)), 0.01, np.float32)
     spec = InputSpec(CHANNELS, SIZE, SIZE, (0.5,) * CHANNELS, (0.25,) * CHANNELS)
     source = Source("conv4-84", network.module, spec, names, alpha)
-    return search_plan(adaptation(source), alpha, 25, 1, micro_batch=1, storage="dense")
+    return search_plan(adaptation(source), alpha, 25, 1, fixed=PLAIN)
 
 
 def paper_rows(layers: tuple[Layer, ...], plan: Plan) -> list[tuple[str, float, float]]:

@@ -104,7 +104,8 @@ class StepTable:
         self.record = TableRecord.from_buffer(self.raw)
         at, found = ctypes.sizeof(TableRecord), list[Any]()
         for count, part in zip(counts, PARTS, strict=True):
-            found.append((part * count).from_buffer(self.raw, at))
+            array: Any = part * count
+            found.append(array.from_buffer(self.raw, at))
             at += count * ctypes.sizeof(part)
         self.values, self.steps, self.slices, self.attrs, self.operands = found
         head = self.record

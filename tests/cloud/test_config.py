@@ -42,7 +42,11 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
         ("method.penalty", "l1", r"method\.penalty must be one of"),
         ("method.attenton", True, r"method\.attenton is no setting; known here: .*attention"),
         ("backbone", "conv5", r"backbone must be one of conv4.*got 'conv5'"),
-        ("data.name", "mnist", r"data\.name must be one of glyphs, omniglot, miniimagenet, folder, got 'mnist'"),
+        (
+            "data.name",
+            "mnist",
+            r"data\.name must be one of glyphs, omniglot, miniimagenet, folder, got 'mnist'",
+        ),
         ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
         ("task.ways", 1, r"task\.ways must be at least 2, got 1"),
         ("task.shots", 0, r"task\.shots must be at least 1, got 0"),

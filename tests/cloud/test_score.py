@@ -96,7 +96,10 @@ def test_benefits_predict_the_loss_decrease_of_a_small_step(finished: TrainedRun
     [
         ({"tasks": 1}, r"tasks must be at least 2"),
         ({"split": "train"}, r"split must be one of val, test, got 'train'"),
-        ({"data": "mnist"}, r"expected NAME=DIR with NAME one of glyphs, omniglot, miniimagenet, folder, got 'mnist'"),
+        (
+            {"data": "mnist"},
+            r"expected NAME=DIR with NAME one of glyphs, omniglot, miniimagenet, folder, got 'mnist'",
+        ),
     ],
 )
 def test_evaluation_refuses_what_it_cannot_score(

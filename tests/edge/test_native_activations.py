@@ -94,7 +94,8 @@ def test_affine(
         check(variant, "Affine", [x, scale, bias], [garbage(x.shape)], {"axis": axis})
         if scale is not None:
             check(variant, "AffineInputGrad", [x, scale], [garbage(x.shape)], {"axis": axis})
-    check(variant, "Expand", [normal(3, channels, *space)], [garbage((batch, channels, *space))], {})
+    for shape in ((channels, *space), tuple(space)):
+        check(variant, "Expand", [normal(3, *shape)], [garbage((batch, channels, *space))], {})
 
 
 @variants()

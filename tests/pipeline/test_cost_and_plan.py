@@ -13,10 +13,12 @@ from edge_adapt.cloud.models import build_backbone
 from edge_adapt.edge.cost import peak_dynamic_bytes
 from edge_adapt.edge.inputs import InputSpec
 from edge_adapt.edge.plan import search_plan
+from edge_adapt.edge.plan.space import Fixed
 from edge_adapt.edge.program import Program
 from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.source import Source
 
+PLAIN = Fixed(1, "accumulate", "dense", saved_bits=32, recompute=False, tiling="maps")
 ROOT = Path(__file__).parents[2]
 FROZEN = {
     "conv1": ("conv1",),
@@ -43,7 +45,7 @@ def program(network: Network) -> Program:
 
 def planned(program: Program, updated: list[bool]) -> int:
     alpha = np.array([updated], np.float32)
-    return search_plan(program, alpha, 5, 1, micro_batch=1, storage="dense").dynamic_bytes
+    return search_plan(program, alpha, 5, 1, fixed=PLAIN).dynamic_bytes
 
 
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=FROZEN)
