@@ -95,10 +95,10 @@ int32_t ea_affine_input_grad_run(const ea_call *call) {
     return run_rows((job){.x = floats(gy), .scale = floats(scale), .what = AFFINE}, gy, call->attrs[0].i, elements(scale), call);
 }
 
+/* The parameter has the shape of the last axes of y. */
 int32_t ea_expand_run(const ea_call *call) {
     const ea_tensor *p = call->inputs[0], *y = call->outputs[0];
-    int64_t count = sample_elements(y);
-    for (int sample = 0; sample < y->shape[0]; sample++)
-        memcpy(writable(y) + sample * count, p->data, (size_t)count * 4);
+    int64_t count = elements(p);
+    for (int64_t at = 0; at < elements(y); at += count) memcpy(writable(y) + at, p->data, (size_t)count * 4);
     return EA_OK;
 }
