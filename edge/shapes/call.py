@@ -161,7 +161,7 @@ class Call:
     def choice(self, name: str, *known: object) -> object:
         """Return an attribute that is one of the known values."""
         value = self.op.attrs.get(name)
-        if not any(value == one for one in known):
+        if not any(type(value) is type(one) and value == one for one in known):
             self._bad_attribute(name, "one of " + ", ".join(map(repr, known)))
         return value
 

@@ -35,7 +35,7 @@ def check_operands(op: Op, tensors: Mapping[str, Tensor]) -> None:
     rule = RULES.get(op.kind)
     if rule is None:
         raise BundleError(
-            f"program: {op.kind} of layer {op.layer!r} is no operation; export the bundle again"
+            f"program: {op.kind!r} of layer {op.layer!r} is no operation; export the bundle again"
         )
     rule.check(Call(op, rule.signature, tensors))
 

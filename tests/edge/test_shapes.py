@@ -185,7 +185,7 @@ def _misfits(value: Attr) -> list[Any]:
     if isinstance(value, list):
         size = len(value)
         return [value[:-1], [*value, 1], [-1] * size, [1.5] * size, [True] * size, [2**31] * size]
-    return [-7, 1.5, 2**31] if isinstance(value, int) else []
+    return [-7, 1.5, float(value), 2**31] if isinstance(value, int) else []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if CASES[kind].op.attrs])
@@ -249,7 +249,7 @@ FAULTS = {
     "a truth value as axis": (changed_tensor(PLAIN, "r1", shape=("N", True)), "expected axes of 1 to"),
     "a parameter of integers": (changed_tensor(PLAIN, "fc.bias", dtype="int32"), "expected float32 without N"),
     "a parameter with a batch": (changed_tensor(PLAIN, "fc.bias", shape=("N", 5)), "expected float32 without N"),
-    "an unknown operation": (changed_op(PLAIN, "Relu", kind="Rleu"), "Rleu of layer '' is no operation"),
+    "an unknown operation": (changed_op(PLAIN, "Relu", kind="Rleu"), "'Rleu' of layer '' is no operation"),
     "an operation of lowering": (changed_op(PLAIN, "Relu", kind="Quantise"), "Quantise of layer '' is for lowering"),
     "a parameter that is written": (
         changed_op(PLAIN, "SgdUpdate", outputs=("conv1.weight",)), "writes 'conv1.weight', whose role is param",

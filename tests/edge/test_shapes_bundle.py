@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         operation("forward", "Conv", inputs=["images"]),
         r"Conv of layer 'conv1': 1 inputs, expected x, w, \[b\]",
     ),
-    "an unknown operation": (operation("forward", "Relu", op="Rleu"), "Rleu of layer '' is no operation"),
+    "an unknown operation": (operation("forward", "Relu", op="Rleu"), "'Rleu' of layer '' is no operation"),
     "a list as a name": (operation("forward", "Relu", inputs=[["z1"]]), "names unknown tensor"),
     "a list as a type": (tensor("y1", dtype=["float32"]), r"program\.json: malformed"),
 }
