@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-CHAINS = {"maps": "", "norms": "norms in tiles", "convs": "norms and convolutions in tiles"}
+CHAINS = {
+    "maps": "",
+    "norms": "norms in tiles",
+    "convs": "norms and convolutions in tiles",
+    "lean": "norms and convolutions in tiles, little workspace",
+}
 
 
 def how(plan: Mapping[str, Any]) -> str:

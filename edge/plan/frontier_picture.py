@@ -65,6 +65,8 @@ def _draw_panel(axes: Axes, plans: Sequence[Plan], values: Sequence[float]) -> N
     )
     for loss, colour in COLOURS.items():
         chosen = [i for i in order if _loss(plans[i]) == loss]
+        if not chosen:
+            continue
         axes.plot(
             [megabytes[i] for i in chosen],
             [values[i] for i in chosen],
