@@ -207,7 +207,7 @@ def _op_to_json(op: Op) -> dict[str, Any]:
 
 def _op_from_json(data: Mapping[str, Any]) -> Op:
     inputs, outputs = (tuple(map(str, data[side])) for side in ("inputs", "outputs"))
-    return Op(str(data["op"]), inputs, outputs, data["layer"], dict(data["attrs"]))
+    return Op(str(data["op"]), inputs, outputs, str(data["layer"]), dict(data["attrs"]))
 
 
 def _layer_to_json(layer: Layer) -> dict[str, Any]:
@@ -222,4 +222,4 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
 
 def _layer_from_json(data: Mapping[str, Any]) -> Layer:
     params, grads = (tuple(map(str, data[part])) for part in ("params", "grads"))
-    return Layer(data["name"], data["kind"], params, grads, int(data["index"]))
+    return Layer(str(data["name"]), str(data["kind"]), params, grads, int(data["index"]))
