@@ -32,7 +32,7 @@ class Leap(Maml):
 
     def _sums(self, meta: Meta, batch: Batch) -> MetaGradient:
         unroll = start_descent(self.network, self.config, meta, batch)
-        names, size = list(meta.learned), self.config.inner_step_size
+        names, size = list(meta.learned), float(meta.alpha[0, 0])
         weights, benefit = unroll.weights, torch.zeros(())
         pulls = torch.zeros(())
         moved: Tensor | None = None
