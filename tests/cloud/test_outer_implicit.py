@@ -149,7 +149,9 @@ def test_imaml_with_damping_solves_the_damped_system():
 
         return of
 
-    hessian = torch.autograd.functional.hessian(at(loss_of(network, batch.support_x[0], batch.support_y[0])), u)
+    hessian = torch.autograd.functional.hessian(
+        at(loss_of(network, batch.support_x[0], batch.support_y[0])), u
+    )
     slope = torch.func.grad(at(loss_of(network, batch.query_x[0], batch.query_y[0])))(u)
     expected = torch.linalg.solve(2 * torch.eye(len(u)) + hessian / 2.0, slope)
     grads = method.meta_gradient(meta, batch, 0.0).grads
