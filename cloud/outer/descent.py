@@ -66,5 +66,5 @@ def flattened(values: Sequence[Tensor]) -> Tensor:
 
 def unflattened(rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """The tensors that `flattened` made rows of."""
-    parts = rows.split([value[0].numel() for value in like], 1)
+    parts = torch.split(rows, [value[0].numel() for value in like], 1)
     return [part.reshape(value.shape) for part, value in zip(parts, like, strict=True)]
