@@ -16,7 +16,7 @@ from .maml import Maml
 
 
 class Mrml(Maml):
-    """Memory-reduced meta-learning: implicit gradient of a shared/task split.
+    """Memory-reduced meta-learning: implicit gradient of a shared/task split (our derivation from its abstract).
 
     The task part is the output layer, from u_0 = 0, or the layers that `task_layers` names, whose u_0 is
     learned too. The device takes the same K steps on the task part without the term mu/2 |u - u_0|^2.
@@ -26,7 +26,7 @@ class Mrml(Maml):
     """
 
     name: ClassVar[str] = "mrml"
-    paper: ClassVar[str] = "memory-reduced meta-learning, from its abstract; see docs/methods.md"
+    paper: ClassVar[str] = "Yang, Ma & Yu, Memory-Reduced Meta-Learning with Guaranteed Convergence"
     summary: ClassVar[str] = "adapts the head or named layers; the rest learns by an implicit gradient"
     uses: ClassVar[frozenset[str]] = frozenset({"mu", "task_layers", "cg_steps"})
 
