@@ -20,6 +20,9 @@ from .score import measure
 from .state import Best, State
 from .tasks import EpisodeSampler
 
+COMMON_METRICS = ("query_loss", "query_accuracy", "active_layers")
+"""What every method reports of an outer step; what one reports beside it has its own columns in the metrics."""
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on, although the configuration was fine (the loss is no number, nothing to keep)."""
@@ -141,6 +144,7 @@ def _validate(job: Job, state: State) -> State:
         "kept": int(best is not None and best.step == state.step),
         "seconds": round(seconds, 2),
     }
+    row |= {name: _mean(state, name) for name in state.pending[0] if name not in COMMON_METRICS}
     return replace(state, best=best, history=(*state.history, row), pending=(), seconds=seconds)
 
 

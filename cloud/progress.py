@@ -11,6 +11,8 @@ from tqdm import tqdm
 from .state import State
 
 FIRST_GUESS_AFTER = 5
+UNSOLVED = 0.1
+"""Mean residual of the lower level above which an implicit gradient is not to be trusted."""
 
 
 class Progress:
@@ -40,6 +42,12 @@ class Progress:
             f"± {row['validation_ci95']:.4f}, {row['active_layers']:.0f} layers active, "
             f"{row['zero_step_sizes']:.0%} of the step sizes zero"
         )
+        if (residual := row.get("lower_residual", 0.0)) > UNSOLVED:
+            self.note(
+                f"step {row['step']:.0f}: warning: the inner problem is not solved (residual {residual:.2f}, "
+                f"want {UNSOLVED:g}), so the outer gradient is inexact; raise method.inner_steps or "
+                "method.inner_step_size, or method.mu or method.prox"
+            )
 
     def note(self, text: str) -> None:
         """Show one line above the bar."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 BW_INPUTS = ("rms", "raw")
 ATTENTION_OVER = ("batch", "sample")
+CURVATURES = ("prox", "mu", "cg_damping")
 PENALTIES = ("none", "activations", "activations+gradients", "peak")
 
 
@@ -114,6 +115,18 @@ class MethodConfig:
     """Forward attention keeps at most this many channels of a sample (None: only the bound that rho gives)."""
     alpha_rate: float = 0.01
     """Learning rate of alpha relative to inner_step_size (its own Adam group)."""
+    checkpoint_steps: bool = False
+    """Second order: keep only each step's weights and compute every inner step again on the way back."""
+    prox: float = 1.0
+    """iMAML: lambda of the proximal term lambda/2 |w' - w|^2 of the inner loss."""
+    mu: float = 0.5
+    """MRML: the inner loss has mu/2 |u - u_0|^2 on the task part u."""
+    task_layers: tuple[str, ...] = ()
+    """MRML: names of the layers that adapt, u_0 learned; none: the output layer, from u_0 = 0."""
+    cg_steps: int = 5
+    """iMAML and MRML: conjugate-gradient steps."""
+    cg_damping: float = 0.0
+    """iMAML: solves ((1 + damping) I + H/lambda) v = g; exact at 0, the authors' code has 1."""
     gradient_clamp: float | None = None
     """Outer gradients are clamped to +- this per element."""
     tasks_per_chunk: int = 4
@@ -132,6 +145,11 @@ class MethodConfig:
             "attention_ratio": (self.attention_ratio >= 1, "at least 1"),
             "cap": (self.cap is None or self.cap >= 1, "at least 1, or none"),
             "alpha_rate": (self.alpha_rate >= 0, "at least 0"),
+            "prox": (self.prox > 0, "above 0"),
+            "mu": (self.mu > 0, "above 0"),
+            "cg_steps": (self.cg_steps >= 1, "at least 1"),
+            "cg_damping": (self.cg_damping >= 0, "at least 0"),
+            "task_layers": (len(set(self.task_layers)) == len(self.task_layers), "names without repetition"),
             "gradient_clamp": (self.gradient_clamp is None or self.gradient_clamp > 0, "above 0, or none"),
             "tasks_per_chunk": (self.tasks_per_chunk >= 1, "at least 1"),
         }
@@ -143,7 +161,7 @@ class MethodConfig:
             "prune_at",
         )
         checks |= {name: (0 <= getattr(self, name) <= 1, "in [0, 1]") for name in fractions}
-        unbounded = ("inner_step_size", "penalty_strength", "alpha_rate", "gradient_clamp")
+        unbounded = ("inner_step_size", "penalty_strength", "alpha_rate", "gradient_clamp", *CURVATURES)
         finite = [(name, (math.isfinite(getattr(self, name) or 0), "finite")) for name in unbounded]
         for name, (holds, expected) in [*finite, *checks.items()]:
             if not holds:

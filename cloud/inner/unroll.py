@@ -20,10 +20,11 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One inner step's result: new weights, and its benefit (T, L)."""
+    """One inner step's result: new weights, its benefit (T, L), the support loss before it (T,), detached."""
 
     weights: dict[str, Tensor]
     benefit: Tensor
+    losses: Tensor
 
 
 def rows(tasks: Tensor) -> Tensor:
@@ -83,7 +84,12 @@ class Unroll:
         logits, ran = self._forward(source, known)
         losses = task_losses(logits, self._labels[0], self._tasks)
         plain, scaled = self._changes(losses.sum(), source, ran) if self._open else ({}, {})
-        return self._update(weights, alpha, plain, scaled)
+        updated, benefit = self._update(weights, alpha, plain, scaled)
+        return Step(updated, benefit, losses.detach())
+
+    def support(self, weights: Weights) -> Tensor:
+        """Support loss (T,), differentiable."""
+        return task_losses(self._forward(weights, self._support)[0], self._labels[0], self._tasks)
 
     def query(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Query loss (T,), differentiable, and accuracy (T,)."""
@@ -170,7 +176,9 @@ class Unroll:
         names = {index: self._network.layers[index].name for index in self._keys.values()}
         return {index: (gammas[f"{name}.fw"], gammas[f"{name}.bw"]) for index, name in names.items()}
 
-    def _update(self, weights: Weights, alpha: Tensor, plain: Weights, scaled: Weights) -> Step:
+    def _update(
+        self, weights: Weights, alpha: Tensor, plain: Weights, scaled: Weights
+    ) -> tuple[dict[str, Tensor], Tensor]:
         updated = dict(weights)
         benefit = alpha.new_zeros(self._tasks, len(self._network.layers))
         for index in self._open:
@@ -178,4 +186,4 @@ class Unroll:
                 change = scaled[name]
                 updated[name] = weights[name] - alpha[index] * change
                 benefit[:, index] += (plain[name].detach() * change.detach()).flatten(1).sum(1)
-        return Step(updated, benefit * alpha.detach())
+        return updated, benefit * alpha.detach()

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 
-__all__ = ["Batch", "Meta", "MetaGradient", "Method", "MethodConfig"]
+__all__ = [
+    "SPECIAL",
+    "Batch",
+    "Meta",
+    "MetaGradient",
+    "Method",
+    "MethodConfig",
+    "open_layers",
+    "refuse_unused",
+]
+
+SPECIAL = (
+    "first_order", "first_order_until", "multi_step_until", "checkpoint_steps", "penalty", "alpha_rate", "prox",
+    "mu", "task_layers", "cg_steps", "cg_damping",
+)  # fmt: skip
+"""Settings that only some methods take."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class Method(Protocol):
     name: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str]
+    uses: ClassVar[frozenset[str]]
+    """Which of `SPECIAL` settings it takes; all others must keep their defaults."""
 
     def __init__(self, network: Network, config: MethodConfig) -> None: ...
 
@@ -50,3 +68,26 @@ class Method(Protocol):
 
     def param_groups(self, meta: Meta, lr: float) -> list[dict[str, Any]]:
         """Adam groups: [{"names": [...], "params": [...], "lr": float}, ...] covering meta.learned once."""
+
+
+def open_layers(meta: Meta) -> tuple[int, ...]:
+    """Layers that may be updated: not frozen for good, and with a learned or non-zero step size."""
+    allowed = meta.fixed.get("open", torch.ones(meta.alpha.shape[1]))
+    if "alpha" not in meta.learned:
+        allowed = allowed * meta.updated
+    return tuple(torch.nonzero(allowed).flatten().tolist())
+
+
+def refuse_unused(method: type[Method], config: MethodConfig) -> None:
+    """Check that settings which the method does not take are at their defaults.
+
+    Raises:
+        ValueError: names the first that is not.
+    """
+    for setting in fields(MethodConfig):
+        value = getattr(config, setting.name)
+        if setting.name in SPECIAL and setting.name not in method.uses and value != setting.default:
+            raise ValueError(
+                f"{setting.name}: {value!r} would have no effect, {method.name} does not use it; "
+                f"leave it at {setting.default!r}"
+            )

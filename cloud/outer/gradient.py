@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..inner.unroll import Unroll
-from .base import MetaGradient
-
-
-def open_layers(meta: Meta) -> tuple[int, ...]:
-    """Layers that may be updated: not frozen for good, and with a learned or non-zero step size."""
-    allowed = meta.fixed.get("open", torch.ones(meta.alpha.shape[1]))
-    if "alpha" not in meta.learned:
-        allowed = allowed * meta.updated
-    return tuple(torch.nonzero(allowed).flatten().tolist())
+from .base import MetaGradient, open_layers
+from .sweep import swept_back
 
 
 def step_weights(config: MethodConfig, progress: float) -> tuple[float, ...]:
@@ -39,10 +34,23 @@ def outer_gradient(
     Second order through all steps; first order where the configuration or the phase of training asks for it:
     then dL/dw is the query gradient at w_K and dL/dalpha[k, l] = -<g_Q,l , gamma * g_l,k>.
     """
-    parts = [
-        _chunk_gradient(network, config, meta, batch.chunk(start, start + config.tasks_per_chunk), progress)
-        for start in range(0, len(batch), config.tasks_per_chunk)
-    ]
+    first_order = config.first_order or progress < config.first_order_until
+    weights = step_weights(config, progress)
+    if config.checkpoint_steps and not first_order:
+        return mean_gradient(
+            config, meta, batch, lambda part: swept_back(network, config, meta, part, weights)
+        )
+    return mean_gradient(
+        config, meta, batch, lambda part: _unrolled(network, config, meta, part, weights, first_order)
+    )
+
+
+def mean_gradient(
+    config: MethodConfig, meta: Meta, batch: Batch, sums: Callable[[Batch], MetaGradient]
+) -> MetaGradient:
+    """Mean over all tasks of what `sums` adds up over a chunk's, clamped per element where that is set."""
+    starts = range(0, len(batch), config.tasks_per_chunk)
+    parts = [sums(batch.chunk(start, start + config.tasks_per_chunk)) for start in starts]
     total = {
         name: torch.stack([part.grads[name] for part in parts]).sum(0) / len(batch) for name in meta.learned
     }
@@ -59,18 +67,22 @@ def clamped(value: Tensor, limit: float) -> Tensor:
     return torch.where(value.isfinite(), value.clamp(-limit, limit), value)
 
 
-def _chunk_gradient(
-    network: Network, config: MethodConfig, meta: Meta, batch: Batch, progress: float
+def _unrolled(
+    network: Network,
+    config: MethodConfig,
+    meta: Meta,
+    batch: Batch,
+    step_weights: Sequence[float],
+    first_order: bool,
 ) -> MetaGradient:
-    """Sums over the chunk's tasks."""
+    """Sums over the chunk's tasks, all inner steps in one graph."""
     learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
     alpha = learned.get("alpha", meta.alpha)
-    first_order = config.first_order or progress < config.first_order_until
     unroll = Unroll(network, config, learned, open_layers(meta), batch, first_order)
     weights = unroll.weights
     total, benefit = torch.zeros(()), torch.zeros(())
     losses: Tensor
-    for k, weight in enumerate(step_weights(config, progress)):
+    for k, weight in enumerate(step_weights):
         step = unroll.step(weights, alpha[k])
         weights, benefit = step.weights, benefit + step.benefit.sum(0)
         if weight:

@@ -9,20 +9,29 @@ import torch
 
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
-from .base import MetaGradient
+from .base import MetaGradient, refuse_unused
 from .gradient import outer_gradient
+
+UNROLLED = frozenset({"first_order", "first_order_until", "multi_step_until", "checkpoint_steps"})
+"""Settings of the methods that differentiate through the inner steps."""
 
 
 class Maml:
-    """Second order, or first order (FOMAML) with `first_order = true`; attention and penalty are switched off."""
+    """Second order, or first order (FOMAML) with `first_order = true`; attention is switched off.
+
+    Raises:
+        ValueError: a setting that the method does not take is not at its default.
+    """
 
     name: ClassVar[str] = "maml"
     paper: ClassVar[str] = "Finn et al., ICML 2017"
     summary: ClassVar[str] = "adapts all layers with one fixed step size; learns the initial weights"
+    uses: ClassVar[frozenset[str]] = UNROLLED
 
     def __init__(self, network: Network, config: MethodConfig) -> None:
+        refuse_unused(type(self), config)
         self.network = network
-        self.config = replace(config, attention=False, penalty="none")
+        self.config = replace(config, attention=False)
 
     def init(self, seed: int) -> Meta:
         """The backbone's weights and a constant (K, L) table of step sizes."""

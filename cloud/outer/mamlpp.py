@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..inner.base import Meta
-from .maml import Maml
+from .maml import UNROLLED, Maml
 
 
 class MamlPlusPlus(Maml):
@@ -16,6 +16,7 @@ class MamlPlusPlus(Maml):
     summary: ClassVar[str] = (
         "adapts all layers; learns the initial weights and a step size per layer and step"
     )
+    uses: ClassVar[frozenset[str]] = UNROLLED | {"alpha_rate"}
 
     def init(self, seed: int) -> Meta:
         """The backbone's weights and constant learned step sizes (K, L)."""

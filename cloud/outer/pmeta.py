@@ -13,7 +13,7 @@ from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from .base import MetaGradient
 from .gradient import outer_gradient
-from .maml import Maml
+from .maml import UNROLLED, Maml
 from .penalty import PENALTIES, layers_within
 
 BENEFIT_MEMORY = 0.98
@@ -31,6 +31,7 @@ class PMeta(Maml):
     summary: ClassVar[str] = (
         "adapts the channels and layers worth their memory; learns weights, steps, attention"
     )
+    uses: ClassVar[frozenset[str]] = UNROLLED | {"penalty", "alpha_rate"}
 
     def __init__(self, network: Network, config: MethodConfig) -> None:
         super().__init__(network, config)

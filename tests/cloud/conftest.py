@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from edge_adapt.cloud import TrainedRun, train
+from edge_adapt.cloud.outer import METHODS
 from PIL import Image
 
 RECIPE = """
@@ -38,6 +39,12 @@ validate_every = 2
 validation_tasks = 6
 test_tasks = 6
 """
+
+
+def plain(method: str) -> dict[str, Any]:
+    """Overrides of the recipe for a method without attention and penalty."""
+    changes = {"method.name": method, "method.attention": False, "method.penalty": "none"}
+    return changes if "alpha_rate" in METHODS[method].uses else {**changes, "method.alpha_rate": 0.01}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,9 @@ def test_list_names_methods_backbones_data_sets_and_recipes() -> None:
     assert result.exit_code == 0
     words = set(result.stdout.split())
     assert {*METHODS, *BACKBONES, "glyphs", "omniglot", "folder", *recipe_names()} <= words
-    assert "Qu et al., KDD 2022" in result.stdout
+    for name, method in METHODS.items():
+        (line,) = [line for line in result.stdout.splitlines() if line.split()[:1] == [name]]
+        assert line.endswith(f"{method.summary} ({method.paper})")
 
 
 def test_run_prints_one_line_and_leaves_a_run_that_eval_scores_as_one_object(

@@ -19,6 +19,8 @@ def test_there_are_recipes_for_each_method_and_each_kind_of_data() -> None:
     expected = {"pmeta-conv4-glyphs", "pmeta-conv4-folder", "pmeta-conv4-folder84-5shot"}
     methods = ("pmeta", "mamlpp", "anil", "maml")
     expected |= {f"{method}-conv4-omniglot-{shots}shot" for method in methods for shots in (1, 5)}
+    added = ("fomaml", "fomamlpp", "boil", "reptile", "leap", "imaml", "mrml")
+    expected |= {f"{method}-conv4-omniglot-1shot" for method in added}
     expected |= {f"{name}-miniimagenet-5shot" for name in ("pmeta-conv4", "mamlpp-conv4", "pmeta-resnet12")}
     assert expected <= set(names)
 

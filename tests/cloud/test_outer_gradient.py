@@ -14,7 +14,11 @@ from .plain import PlainTask, plain_gradient, random_batch, small_network
 SETTINGS = {
     "maml": ("maml", {}),
     "anil": ("anil", {}),
+    "boil": ("boil", {}),
     "maml++": ("maml++", {}),
+    "maml++ checkpointed": ("maml++", {"checkpoint_steps": True}),
+    "boil checkpointed": ("boil", {"checkpoint_steps": True}),
+    "p-meta checkpointed": ("p-meta", {"checkpoint_steps": True, "tasks_per_chunk": 2}),
     "p-meta": ("p-meta", {}),
     "p-meta without attention": ("p-meta", {"attention": False}),
     "p-meta raw": ("p-meta", {"bw_input": "raw", "rho_fw": 0.5, "rho_bw": 0.3, "attention_ratio": 2}),
@@ -156,6 +160,26 @@ def test_multi_step_gradient_is_the_weighted_sum_over_steps():
             total[name] = total.get(name, 0) + weight * value
     for name, value in method.meta_gradient(meta, batch, 0.25).grads.items():
         torch.testing.assert_close(value, total[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["maml", "anil", "maml++", "p-meta", "p-meta per sample"])
+def test_checkpointed_steps_give_the_same_gradient_to_the_last_digits(case):
+    _, method, meta = prepared(case, multi_step_until=1.0)
+    _, thrifty, _ = prepared(case, multi_step_until=1.0, checkpoint_steps=True)
+    expected, found = (m.meta_gradient(meta, random_batch(), 0.25) for m in (method, thrifty))
+    for name, value in expected.grads.items():
+        torch.testing.assert_close(found.grads[name], value, rtol=1e-12, atol=1e-14, msg=name)
+    assert found.metrics == pytest.approx(expected.metrics)
+    torch.testing.assert_close(found.benefit, expected.benefit)
+
+
+def test_checkpointed_steps_serve_a_network_whose_layers_are_all_frozen():
+    _, method, meta = prepared("p-meta")
+    _, thrifty, _ = prepared("p-meta", checkpoint_steps=True)
+    meta.fixed["open"] = torch.zeros_like(meta.fixed["open"])
+    expected, found = (m.meta_gradient(meta, random_batch(), 0.0).grads for m in (method, thrifty))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-14, msg=name)
 
 
 def test_gradients_are_clamped_per_element():

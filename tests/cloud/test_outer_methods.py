@@ -35,9 +35,9 @@ def test_what_each_method_learns():
         meta = method(small_network(), MethodConfig()).init(0)
         extra = [key for key in meta.learned if key not in small_network().parameters]
         counts[name] = (sum(key.startswith("attention.") for key in extra), "alpha" in extra)
-    assert counts == {
-        "maml": (0, False), "anil": (0, False), "maml++": (0, True), "p-meta": (ATTENTION, True),
-    }  # fmt: skip
+    assert counts.pop("p-meta") == (ATTENTION, True)
+    assert counts.pop("maml++") == (0, True)
+    assert set(counts.values()) == {(0, False)}
 
 
 @pytest.mark.parametrize("name", METHODS)

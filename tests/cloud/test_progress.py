@@ -35,6 +35,20 @@ def test_nothing_is_printed_unless_asked_for(capsys: pytest.CaptureFixture[str])
     assert printed.out + printed.err == ""
 
 
+@pytest.mark.parametrize(("residual", "warned"), [(0.5, True), (0.01, False)])
+def test_an_inner_problem_that_is_not_solved_is_warned_of(
+    residual: float, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "step": 4, "validation_accuracy": 0.5, "validation_ci95": 0.1, "active_layers": 1, "zero_step_sizes": 0.5,
+        "lower_residual": residual,
+    }  # fmt: skip
+    with Progress(total=100, start=0, shown=True) as shown:
+        shown.validated(row)
+    message = f"step 4: warning: the inner problem is not solved (residual {residual:.2f}, want 0.1)"
+    assert (message in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (90, "1.5 min"), (3600, "60.0 min")]
 )

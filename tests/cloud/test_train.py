@@ -24,6 +24,8 @@ from edge_adapt.cloud.run_directory import RunDirectory, replace_json
 from edge_adapt.cloud.state import Best, State, load_checkpoint
 from edge_adapt.edge.cost import peak_dynamic_bytes
 
+from .conftest import plain
+
 Train = Callable[..., TrainedRun]
 COLUMNS = (
     "step,loss,accuracy,validation_loss,validation_accuracy,validation_ci95,"
@@ -233,20 +235,21 @@ def test_a_model_kept_under_the_peak_penalty_meets_its_target(run_tiny: Train, t
 
 def test_a_setting_that_the_method_would_ignore_is_refused(run_tiny: Train, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"method\.attention: maml fixes it to False"):
-        run_tiny(tmp_path / "run", {"method.name": "maml", "method.attention": True})
+        run_tiny(tmp_path / "run", {**plain("maml"), "method.attention": True})
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"method.name": "maml", "method.rho_fw": 0.5}, r"rho_fw: 0\.5 .* needs attention = true"),
+        ({**plain("maml"), "method.rho_fw": 0.5}, r"rho_fw: 0\.5 .* needs attention = true"),
         ({"method.attention": False, "method.cap": 4}, r"cap: 4 .* needs attention = true"),
-        ({"method.name": "maml++", "method.penalty_strength": 0.1}, r"penalty_strength: .* a penalty"),
+        ({**plain("maml++"), "method.penalty_strength": 0.1}, r"penalty_strength: .* a penalty"),
         ({"method.penalty": "none", "method.penalty_strength": 0.1}, r"penalty_strength: .* a penalty"),
         ({"method.penalty": "activations", "method.target_fraction": 0.4}, r'needs penalty = "peak"'),
         ({"method.penalty": "none", "method.prune_at": 0.2}, r'prune_at: .* needs penalty = "peak"'),
         ({"method.first_order": True, "method.first_order_until": 0.5}, r"needs first_order = false"),
+        ({"method.first_order": True, "method.checkpoint_steps": True}, r"needs first_order = false"),
     ],
 )
 def test_a_setting_that_another_one_switches_off_is_refused(
@@ -279,17 +282,6 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         train(str(recipe), tmp_path / "run", {"data.root": str(stripes), **overrides})
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("method", ["maml", "anil", "maml++"])
-def test_every_method_runs_from_the_same_recipe(method: str, run_tiny: Train, tmp_path: Path) -> None:
-    overrides = {"method.name": method, "method.attention": False, "method.penalty": "none"}
-    trained = run_tiny(tmp_path / "run", {**overrides, "train.outer_steps": 2})
-    assert trained.rho is None
-    assert trained.attention == {}
-    assert trained.caps == (None,) * 9
-    active = int((trained.alpha != 0).any(0).sum())
-    assert active == trained.result["active_layers"] == (1 if method == "anil" else 9)
 
 
 def test_the_learning_rate_follows_half_a_cosine() -> None:

@@ -12,6 +12,7 @@ from edge_adapt.cloud.inner.base import Meta
 from edge_adapt.cloud.inner.device import Adapted, adapt
 from edge_adapt.edge.bundle import BundleFiles, read_bundle
 from edge_adapt.edge.reference.interpret import interpret
+from edge_adapt.export import export_bundle
 from edge_adapt.export.cli import main
 
 from .conv4 import blobs
@@ -68,6 +69,29 @@ def test_the_programs_steps_are_the_clouds(run, bundle):
         values |= {name: found[f"updated::{name}"] for name in params}
     for name in params:
         np.testing.assert_allclose(values[name], expected.weights[name][0], atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["boil", "reptile", "imaml", "mrml"])
+def test_a_run_of_another_method_becomes_a_bundle_that_adapts_as_the_cloud_says(method, tmp_path):
+    """The device takes plain gradient steps of the run's step sizes: no proximal term, no weight decay."""
+    overrides = {**SMALL, "method.name": method, "method.attention": False, "method.first_order_until": 0.0}
+    train("pmeta-conv4-glyphs", out=tmp_path / "run", overrides={**overrides, "train.outer_steps": 1})
+    trained = load_run(tmp_path / "run")
+    bundle = read_bundle(export_bundle(tmp_path / "run", tmp_path / "bundle"))
+    expected = adapt_in_the_cloud(trained)
+    values = {name: bundle.weights.copy(name) for name in bundle.weights.entries}
+    np.testing.assert_array_equal(values["alpha"], trained.alpha)
+    values |= {"images": IMAGES, "labels": LABELS, "class_mask": np.ones(5)}
+    values["sample_weight"] = np.full(SAMPLES, 1 / SAMPLES)
+    params = [param for layer in bundle.program.layers for param in layer.params]
+    outputs = [f"updated::{name}" for name in params]
+    for step in range(bundle.program.steps):
+        found = interpret(bundle.program, values, outputs, np.float64, step)
+        values |= {name: found[f"updated::{name}"] for name in params}
+    for name in params:
+        np.testing.assert_allclose(
+            values[name], expected.weights[name].expand(1, *values[name].shape)[0], atol=1e-9, err_msg=name
+        )
 
 
 def test_layers_caps_and_provenance_come_from_the_run(run, bundle):
