@@ -44,7 +44,11 @@ class PlannedEngine:
         """See `Engine.adapt`; raises UsageError for a plan that was made for another engine."""
         self._check_plan(plan)
         check_support(program, plan, support)
-        return run_steps(Run(program, plan, weights, support, hooks, self._backend), plan, start_step, hooks)
+        run = Run(program, plan, weights, support, hooks, self._backend)
+        try:
+            return run_steps(run, plan, start_step, hooks)
+        finally:
+            run.release()
 
     def _check_plan(self, plan: Plan) -> None:
         wanted, found = (self.target.name, self.target.threads), (plan.engine, plan.threads)

@@ -127,6 +127,10 @@ class Run:
         if self._kept is not None:
             self._kept.restore(self.updated)
 
+    def release(self) -> None:
+        """Let go of what is bound to the arena, which refers to this run: the arena is given back with the run."""
+        self._bound = None
+
     def measured_dynamic_bytes(self) -> int | None:
         """Return one more than the highest arena byte that changed; None if it was not measured."""
         return self.arena.highest_changed()
