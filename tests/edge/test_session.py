@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edge_adapt.edge.engines import (
     default_engine,
     engine_named,
 )
+from edge_adapt.edge.engines.arena import Arena
 from edge_adapt.edge.planning import target_of
 from edge_adapt.edge.run import adapt, stream_support
 from safetensors.numpy import load_file
@@ -297,11 +299,24 @@ def test_engines_that_plan_agree(bundle: Bundle) -> None:
 
 
 def test_every_row_of_the_frontier_is_smaller_and_loses_no_less(bundle: Bundle) -> None:
-    plans = bundle.frontier(engine="reference")
+    plans = bundle.frontier(samples=3, engine="reference")
     peaks = [plan.planned_peak_bytes for plan in plans]
     assert len(plans) > 3
     assert peaks == sorted(set(peaks), reverse=True)
-    assert plans[0].to_json() == bundle.plan(engine="reference").to_json()
-    assert bundle.plan(memory_budget=peaks[-1], engine="reference").planned_peak_bytes == peaks[-1]
+    assert plans[0].to_json() == bundle.plan(samples=3, engine="reference").to_json()
+    assert bundle.plan(peaks[-1], samples=3, engine="reference").planned_peak_bytes == peaks[-1]
     with pytest.raises(BudgetError):
-        bundle.plan(memory_budget=peaks[-1] - 1, engine="reference")
+        bundle.plan(peaks[-1] - 1, samples=3, engine="reference")
+
+
+@pytest.mark.parametrize("engine", sorted({"reference", default_engine()}))
+def test_the_arena_is_given_back_when_the_adaptation_ends(bundle: Bundle, engine: str) -> None:
+    plan = bundle.plan(engine=engine)
+    gc.collect()
+    gc.disable()
+    try:
+        model = bundle.adapt(*support_arrays(), plan=plan)
+        assert not [found for found in gc.get_objects() if isinstance(found, Arena)]
+        assert model.report["kept"] is not False
+    finally:
+        gc.enable()
