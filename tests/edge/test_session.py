@@ -316,7 +316,7 @@ def test_the_arena_is_given_back_when_the_adaptation_ends(bundle: Bundle, engine
     gc.disable()
     try:
         model = bundle.adapt(*support_arrays(), plan=plan)
-        assert not [found for found in gc.get_objects() if isinstance(found, Arena)]
+        assert not [found for found in gc.get_objects() if type(found) is Arena]
         assert model.report["kept"] is not False
     finally:
         gc.enable()
