@@ -30,7 +30,7 @@ from .records import (
 )
 
 CODES = {LOAD: LOAD_CODE, SLICES: SLICES_CODE}
-PARTS = (ValueRecord, StepRecord, SlicesRecord, Attribute, ctypes.c_int32)
+PARTS: tuple[Any, ...] = (ValueRecord, StepRecord, SlicesRecord, Attribute, ctypes.c_int32)
 
 
 def all_steps(program: StepProgram) -> Iterator[Step]:
@@ -104,8 +104,7 @@ class StepTable:
         self.record = TableRecord.from_buffer(self.raw)
         at, found = ctypes.sizeof(TableRecord), list[Any]()
         for count, part in zip(counts, PARTS, strict=True):
-            array: Any = part * count
-            found.append(array.from_buffer(self.raw, at))
+            found.append((part * count).from_buffer(self.raw, at))
             at += count * ctypes.sizeof(part)
         self.values, self.steps, self.slices, self.attrs, self.operands = found
         head = self.record
