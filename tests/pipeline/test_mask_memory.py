@@ -11,6 +11,7 @@ from edge_adapt.edge.engines import default_engine
 
 from ..conftest import benchmark_module
 
+benchmark_module("machine")  # which the next one imports
 memory = benchmark_module("mask_memory")
 
 
