@@ -68,8 +68,8 @@ def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Ad
                 running.update(step)
                 losses.append(loss)
                 done = step + 1
-            if hooks.finished:
-                hooks.finished(done, running.updated, loss)
+                if hooks.finished:
+                    hooks.finished(done, running.updated, loss)
     except KeyboardInterrupt:
         with uninterrupted():
             running.restore()

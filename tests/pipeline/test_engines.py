@@ -234,7 +234,8 @@ def test_a_budget_is_refused_by_an_engine_that_does_not_plan(
 ) -> None:
     assert run(bundle, support, tmp_path / "adapted", "--memory-budget", "8MB") == 2
     assert (
-        "does not plan its memory and cannot keep a budget; use --engine reference" in capsys.readouterr().err
+        "does not plan its memory and cannot keep a budget; use --engine native or reference"
+        in capsys.readouterr().err
     )
     assert not (tmp_path / "adapted").exists()
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from edge_adapt.edge import Bundle
-from edge_adapt.edge.engines import ReferenceEngine
-from edge_adapt.edge.errors import BudgetError
+from edge_adapt.edge.engines import ReferenceEngine, default_engine, engine_named
+from edge_adapt.edge.plan import Plan, search_plan
+from edge_adapt.edge.plan.space import Fixed
 from edge_adapt.edge.verify import verify
 from edge_adapt.export import export_bundle
 from torch.nn import functional as F
@@ -39,8 +41,19 @@ def adapted_by_torch(name: str) -> Any:
     return module(x.double()).detach().numpy()
 
 
+def exact_plans(bundle: Bundle) -> Iterator[Plan]:
+    """Yield plans that lose nothing, one sample at a time and all at once, of every engine that plans."""
+    files = bundle.files
+    for name in dict.fromkeys(("reference", default_engine())):
+        target = engine_named(name, files.path).target
+        for micro_batch in (1, SAMPLES):
+            fixed = Fixed(micro_batch, saved_bits=32, cache_bits=32)
+            alpha = files.weights.copy("alpha")
+            yield search_plan(files.program, alpha, SAMPLES, STEPS, fixed=fixed, target=target)
+
+
 @pytest.mark.parametrize("name", GROUPS)
-def test_an_adaptation_is_torchs_with_and_without_memory_to_spare(name: str, tmp_path: Any) -> None:
+def test_an_adaptation_is_torchs_on_every_engine(name: str, tmp_path: Any) -> None:
     """The arena is filled with random bytes before every adaptation: what it held cannot matter."""
     module = copy.deepcopy(built(name)).float()
     export_bundle(
@@ -49,14 +62,8 @@ def test_an_adaptation_is_torchs_with_and_without_memory_to_spare(name: str, tmp
     )  # fmt: skip
     bundle = Bundle.open(tmp_path / "b")
     assert verify(bundle.files, ReferenceEngine())["passed"]
-    with pytest.raises(BudgetError) as smallest:
-        bundle.plan(memory_budget=1)
     x, y = samples()
     expected = adapted_by_torch(name)
-    batches = set()
-    for plan in (bundle.plan(), bundle.plan(memory_budget=smallest.value.smallest_bytes)):
-        batches.add(plan.micro_batch)
-        found = bundle.adapt(x, y, plan).logits(x)
+    for plan in exact_plans(bundle):
+        found = bundle.adapt(x, y, plan, plan.engine).logits(x)
         np.testing.assert_allclose(found, expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
-    assert SAMPLES in batches
-    assert len(batches) == 2
