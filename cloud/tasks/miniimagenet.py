@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...edge.inputs import InputSpec
 from ..errors import ConfigError
+from .archives import read_archive
 from .dataset import Dataset
 
 FILES = {
@@ -62,16 +62,7 @@ def _decoded(jpeg: bytes) -> NDArray[np.uint8]:
 
 def _read(path: Path) -> tuple[bytes, bytes, NDArray[np.int64], NDArray[np.uint8], NDArray[np.str_]]:
     """Return the common JPEG header, the images' scans, their offsets (n+1), labels (n) and class names."""
-    if not path.is_file():
-        raise ConfigError(
-            f"miniimagenet: {path} does not exist; put {path.name} into a folder and name it with --data "
-            "or the environment variable EDGE_ADAPT_DATA"
-        )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            header, data, offsets, labels, names = (archive[key] for key in _KEYS)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"miniimagenet: {path} cannot be read ({error}); fetch it again") from None
+    header, data, offsets, labels, names = read_archive("miniimagenet", path, _KEYS)
     if len(offsets) != len(labels) + 1 or int(labels.max(initial=0)) >= len(names):
         raise ConfigError(
             f"miniimagenet: {path}: expected labels below {len(names)} and one offset more than labels, "

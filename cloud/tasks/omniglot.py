@@ -5,7 +5,6 @@ The 30 background alphabets train, five of them held out for validation; the 20 
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...edge.inputs import InputSpec
 from ..errors import ConfigError
+from .archives import read_archive
 from .dataset import Dataset
 
 FILE_NAME = "omniglot28.npz"
@@ -39,16 +39,7 @@ def load_omniglot(split: str, folder: Path, spec: InputSpec) -> Dataset:
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_], NDArray[np.str_], NDArray[np.bool_]]:
     """Return images (classes, 20, 28, 28, 1), class names, each class's alphabet and whether it evaluates."""
-    if not path.is_file():
-        raise ConfigError(
-            f"omniglot: {path} does not exist; put {FILE_NAME} into a folder and name it with --data "
-            "or the environment variable EDGE_ADAPT_DATA"
-        )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            images, names, alphabet_names, alphabet, lake = (archive[key] for key in _KEYS)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"omniglot: {path} cannot be read ({error}); fetch {FILE_NAME} again") from None
+    images, names, alphabet_names, alphabet, lake = read_archive("omniglot", path, _KEYS)
     if images.dtype != np.uint8 or images.shape != (len(names), 20, 28, 28):
         raise ConfigError(
             f"omniglot: {path}, images: expected uint8 ({len(names)}, 20, 28, 28), "
