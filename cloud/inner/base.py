@@ -20,7 +20,10 @@ PENALTIES = ("none", "activations", "activations+gradients", "peak")
 
 @dataclass(frozen=True)
 class Batch:
-    """T tasks of equal shape: x float (T, N, C, H, W) already preprocessed, y int64 (T, N) in [0, ways)."""
+    """T tasks of equal shape: x float (T, N, C, H, W) already preprocessed.
+
+    y: labels in [0, ways), int64 (T, N), or targets of a regression, float (T, N, outputs).
+    """
 
     support_x: Tensor
     support_y: Tensor
@@ -36,10 +39,13 @@ class Batch:
         return Batch(self.support_x[part], self.support_y[part], self.query_x[part], self.query_y[part])
 
     def to(self, *args: Any) -> Batch:
-        """Move the images (dtype or device) and the labels (device only)."""
-        moved = (self.support_x.to(*args), self.query_x.to(*args))
-        device = moved[0].device
-        return Batch(moved[0], self.support_y.to(device), moved[1], self.query_y.to(device))
+        """Move samples and targets (dtype or device) and labels (device only)."""
+        support, query = self.support_x.to(*args), self.query_x.to(*args)
+        answers = (
+            y.to(*args) if y.is_floating_point() else y.to(support.device)
+            for y in (self.support_y, self.query_y)
+        )
+        return Batch(support, next(answers), query, next(answers))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .attention import SIDES, Attention, attended, gradient_input, limits
 from .base import Meta, MethodConfig
@@ -64,7 +63,7 @@ def adapt(
         config: attention settings; the number of steps is that of meta.alpha.
         meta: where adaptation starts.
         support_x: (T, N, C, H, W).
-        support_y: (T, N), labels in [0, ways).
+        support_y: labels in [0, ways), int64 (T, N), or targets, float (T, N, outputs).
         recorded: channel selections to use instead of computing them (parity tests).
         caps: per step, the most kept channels by module key `LAYER.fw` or `LAYER.bw`.
     """
@@ -82,7 +81,7 @@ def adapt(
 
 
 def query_logits(network: Network, adapted: Adapted, query_x: Tensor) -> Tensor:
-    """Logits (T, M, ways) of adapted tasks on their queries (T, M, C, H, W); not differentiable."""
+    """Outputs (T, M, outputs) of adapted tasks on their queries (T, M, C, H, W); not differentiable."""
 
     def call(index: int, x: Tensor) -> Tensor:
         values = [adapted.weights[name] for name in network.names(index)]
@@ -106,8 +105,8 @@ class _Device:
 
     def __init__(self, network: Network, config: MethodConfig, meta: Meta, x: Tensor, y: Tensor) -> None:
         self._network, self._config, self._meta = network, config, meta
-        self._tasks, self._samples = y.shape
-        self._labels = rows(y)
+        self._tasks, self._samples = y.shape[:2]
+        self._answers = rows(y)
         updated = torch.nonzero(meta.updated).flatten().tolist()
         self.weights = {name: meta.learned[name] for name in network.parameters}
         for name in (name for index in updated for name in network.names(index)):
@@ -122,9 +121,9 @@ class _Device:
         updated = self._updated(k)
         with torch.enable_grad():
             (logits,) = self._network.run(self._known, self._call(weights, updated, ran))
-            total = F.cross_entropy(logits, self._labels, reduction="sum")
+            total = self._network.loss.of_rows(logits, self._answers).sum()
         grads = torch.autograd.grad(total, [ran[i].output for i in updated]) if updated else ()
-        losses = task_losses(logits.detach(), self._labels, self._tasks)
+        losses = task_losses(self._network.loss, logits.detach(), self._answers, self._tasks)
         seen = {i: ran[i].seen().detach() for i in updated}
         return _Pass(losses, seen, dict(zip(updated, grads, strict=True)))
 

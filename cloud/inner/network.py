@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...edge.cost import Layer
+from ..losses import CROSS_ENTROPY, Loss
 from ..models.layers import layer_table, pool_before_relu, trace
 from .kinds import LayerKind, layer_kind
 from .stand_ins import stand_in
@@ -24,10 +25,12 @@ class Network:
         module: the plain torch module (exportable; its own parameters are only the initial values).
         layers: the layer table in execution order; layer indices below refer to it.
         sample_shape: (C, H, W) of one sample.
+        loss: what the outputs mean, for every loop over this network.
     """
 
-    def __init__(self, module: nn.Module, sample_shape: tuple[int, ...]) -> None:
+    def __init__(self, module: nn.Module, sample_shape: tuple[int, ...], loss: Loss = CROSS_ENTROPY) -> None:
         self.module = module
+        self.loss = loss
         self.sample_shape = sample_shape
         traced = trace(module)
         self.layers: tuple[Layer, ...] = layer_table(traced, sample_shape)

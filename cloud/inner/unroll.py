@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ..losses import Loss
 from .attention import Attention, attended, gradient_input, limits
 from .base import Batch, MethodConfig
 from .kinds import Ran, pooled, scaled_gradient
@@ -32,9 +32,9 @@ def rows(tasks: Tensor) -> Tensor:
     return tasks.transpose(0, 1).flatten(0, 1)
 
 
-def task_losses(logits: Tensor, labels: Tensor, tasks: int) -> Tensor:
-    """Mean cross-entropy per task (T,) from rows."""
-    return F.cross_entropy(logits, labels, reduction="none").reshape(-1, tasks).mean(0)
+def task_losses(loss: Loss, outputs: Tensor, answers: Tensor, tasks: int) -> Tensor:
+    """Mean loss per task (T,) from rows."""
+    return loss.of_rows(outputs, answers).reshape(-1, tasks).mean(0)
 
 
 class Unroll:
@@ -63,8 +63,8 @@ class Unroll:
     ) -> None:
         self._network, self._config, self._first_order = network, config, first_order
         self._open = tuple(open_layers)
-        self._tasks, self._samples = batch.support_y.shape
-        self._labels = rows(batch.support_y), rows(batch.query_y)
+        self._tasks, self._samples = batch.support_y.shape[:2]
+        self._answers = rows(batch.support_y), rows(batch.query_y)
         self.weights = {name: learned[name] for name in network.parameters}
         self.weights |= {name: self._per_task(learned[name]) for i in self._open for name in network.names(i)}
         self._frontier = network.frontier(self._open) or (network.source,)
@@ -82,20 +82,26 @@ class Unroll:
             source = {name: value.detach().requires_grad_() for name, value in source.items()}
             known = {name: value.detach() for name, value in known.items()}
         logits, ran = self._forward(source, known)
-        losses = task_losses(logits, self._labels[0], self._tasks)
+        losses = self._losses(logits, self._answers[0])
         plain, scaled = self._changes(losses.sum(), source, ran) if self._open else ({}, {})
         updated, benefit = self._update(weights, alpha, plain, scaled)
         return Step(updated, benefit, losses.detach())
 
     def support(self, weights: Weights) -> Tensor:
         """Support loss (T,), differentiable."""
-        return task_losses(self._forward(weights, self._support)[0], self._labels[0], self._tasks)
+        return self._losses(self._forward(weights, self._support)[0], self._answers[0])
 
-    def query(self, weights: Weights) -> tuple[Tensor, Tensor]:
-        """Query loss (T,), differentiable, and accuracy (T,)."""
-        logits, _ = self._forward(weights, self._query)
-        correct = (logits.detach().argmax(-1) == self._labels[1]).reshape(-1, self._tasks)
-        return task_losses(logits, self._labels[1], self._tasks), correct.to(logits.dtype).mean(0)
+    def query(self, weights: Weights) -> tuple[Tensor, dict[str, float]]:
+        """Query loss (T,), differentiable; `query_loss` and `query_METRIC`, summed over tasks, for the log."""
+        outputs, _ = self._forward(weights, self._query)
+        loss, answers = self._network.loss, self._answers[1]
+        losses = self._losses(outputs, answers)
+        metric = loss.metric_of_rows(outputs.detach(), answers).reshape(-1, self._tasks).mean(0)
+        shown = {"query_loss": losses.detach(), f"query_{loss.metric}": metric}
+        return losses, {name: float(value.sum()) for name, value in shown.items()}
+
+    def _losses(self, outputs: Tensor, answers: Tensor) -> Tensor:
+        return task_losses(self._network.loss, outputs, answers, self._tasks)
 
     def _per_task(self, value: Tensor) -> Tensor:
         return value.expand(self._tasks, *value.shape)

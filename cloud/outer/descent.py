@@ -42,21 +42,17 @@ def descend(unroll: Unroll, sizes: Tensor, pulls: Mapping[str, float] | None = N
 def query_gradient(
     unroll: Unroll, weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """d(query loss)/dw at adapted weights (T, ...), summed over tasks; query loss and accuracy, summed too."""
+    """d(query loss)/dw at adapted weights (T, ...), summed over tasks; query loss and metric, summed too."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    losses, accuracy = unroll.query(leaves)
+    losses, metrics = unroll.query(leaves)
     found = torch.autograd.grad(losses.sum(), list(leaves.values()))
-    return {name: value.sum(0) for name, value in zip(leaves, found, strict=True)}, _metrics(losses, accuracy)
+    return {name: value.sum(0) for name, value in zip(leaves, found, strict=True)}, metrics
 
 
 @torch.no_grad()
 def query_metrics(unroll: Unroll, weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """Query loss and accuracy, summed over tasks."""
-    return _metrics(*unroll.query(weights))
-
-
-def _metrics(losses: Tensor, accuracy: Tensor) -> dict[str, float]:
-    return {"query_loss": float(losses.detach().sum()), "query_accuracy": float(accuracy.sum())}
+    """Query loss and metric, summed over tasks."""
+    return unroll.query(weights)[1]
 
 
 def flattened(values: Sequence[Tensor]) -> Tensor:

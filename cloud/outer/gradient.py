@@ -81,13 +81,12 @@ def _unrolled(
     unroll = Unroll(network, config, learned, open_layers(meta), batch, first_order)
     weights = unroll.weights
     total, benefit = torch.zeros(()), torch.zeros(())
-    losses: Tensor
+    metrics: dict[str, float] = {}
     for k, weight in enumerate(step_weights):
         step = unroll.step(weights, alpha[k])
         weights, benefit = step.weights, benefit + step.benefit.sum(0)
         if weight:
-            losses, accuracy = unroll.query(weights)
+            losses, metrics = unroll.query(weights)
             total = total + weight * losses.sum()
     found = torch.autograd.grad(total, list(learned.values()), allow_unused=True, materialize_grads=True)
-    metrics = {"query_loss": float(losses.detach().sum()), "query_accuracy": float(accuracy.sum())}
     return MetaGradient(dict(zip(learned, found, strict=True)), metrics, benefit)

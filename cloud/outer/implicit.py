@@ -41,7 +41,7 @@ def implicit_sums(
 ) -> MetaGradient:
     """Sums over the chunk's tasks.
 
-    Metrics beside query loss and accuracy: `lower_residual`, |grad g| / (|grad loss_S| + c |u - u_0|) at the
+    Metrics beside query loss and metric: `lower_residual`, |grad g| / (|grad loss_S| + c |u - u_0|) at the
     last step, in [0, 1], 0 when the lower level is solved; `cg_residual`, the solver's relative residual.
     """
     learned = {name: meta.learned[name].detach().requires_grad_() for name in network.parameters}
@@ -49,7 +49,7 @@ def implicit_sums(
     task, benefit = _solve_lower(network, unroll, meta, lower)
     shared = {name: value for name, value in learned.items() if name not in task}
     weights = {**unroll.weights, **task}
-    losses, accuracy = unroll.query(weights)
+    losses, metrics = unroll.query(weights)
     direct = _gradients(losses.sum(), [*task.values(), *shared.values()])
     slopes = torch.autograd.grad(unroll.support(weights).sum(), list(task.values()), create_graph=True)
 
@@ -65,9 +65,7 @@ def implicit_sums(
     for name, value, cross in zip(shared, direct[len(task) :], crossed, strict=True):
         grads[name] = value - cross
     start = [learned[name].detach() for name in task]
-    metrics = {
-        "query_loss": float(losses.detach().sum()),
-        "query_accuracy": float(accuracy.sum()),
+    metrics |= {
         "lower_residual": float(_lower_residual(slopes, list(task.values()), start, lower.curvature).sum()),
         "cg_residual": float(solved.residual.sum()),
     }

@@ -59,11 +59,10 @@ class _Sweep:
     def back_from_query(
         self, weights: Mapping[str, Tensor], back: Mapping[str, Tensor], weight: float
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Add weight * d(query loss)/d(weights) to `back`; and the chunk's query loss and accuracy."""
+        """Add weight * d(query loss)/d(weights) to `back`; and the chunk's query loss and metric."""
         leaves = _leaves(weights)
-        losses, accuracy = self._unroll.query(self._at(leaves))
+        losses, metrics = self._unroll.query(self._at(leaves))
         found = self._differentiate([losses], [torch.full_like(losses, weight)], leaves)
-        metrics = {"query_loss": float(losses.detach().sum()), "query_accuracy": float(accuracy.sum())}
         return {name: back[name] + found[name] for name in self.names}, metrics
 
     def back_through_step(
