@@ -38,12 +38,24 @@ class Adapted:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Samples start..stop-1 of every task, run at once: their answers, and what no step changes, as rows."""
+
+    start: int
+    stop: int
+    answers: Tensor
+    known: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class _Pass:
-    """One forward and backward pass: what the layers saw, and their own-loss output gradients, as rows."""
+    """One part forward and backward, as rows: what layers saw, own-loss output gradients, gamma, selections."""
 
     losses: Tensor
     seen: dict[int, Tensor]
     gradients: dict[int, Tensor]
+    gammas: dict[str, Tensor]
+    kept: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -55,6 +67,7 @@ def adapt(
     support_y: Tensor,
     recorded: Selections | None = None,
     caps: Caps | None = None,
+    batch: int | None = None,
 ) -> Adapted:
     """K inner steps on T tasks at once, in the dtype of its inputs (float64 makes it a reference).
 
@@ -66,15 +79,21 @@ def adapt(
         support_y: labels in [0, ways), int64 (T, N), or targets, float (T, N, outputs).
         recorded: channel selections to use instead of computing them (parity tests).
         caps: per step, the most kept channels by module key `LAYER.fw` or `LAYER.bw`.
+        batch: samples run at once, their gradients accumulated; attention averages over them (the paper), and
+            BatchNorm has their statistics. None: all at once, attention per sample, which without BatchNorm is
+            what the device computes whatever its micro-batch.
     """
-    device = _Device(network, config, meta, support_x, support_y)
+    device = _Device(network, config, meta, support_x, support_y, batch)
     weights, losses, kept, benefits = device.weights, [], [], []
     for k in range(len(meta.alpha)):
         attention = device.attention(k, caps[k] if caps else None)
-        before = device.backward(weights, k)
-        gammas, selected = attention.gammas(device.attention_inputs(before, k), None, _rows(recorded, k))
-        weights, benefit = device.update(weights, k, before, gammas)
-        losses.append(before.losses)
+        passes = [
+            device.run(weights, k, part, attention, recorded[k] if recorded else None)
+            for part in device.parts
+        ]
+        weights, benefit = device.update(weights, k, passes)
+        losses.append(torch.stack([found.losses for found in passes]).sum(0))
+        selected = {key: torch.cat([found.kept[key] for found in passes]) for key in passes[0].kept}
         kept.append({key: _tasks(value, support_y) for key, value in selected.items()})
         benefits.append(benefit)
     return Adapted(weights, torch.stack(losses, 1), kept, torch.stack(benefits, 1))
@@ -92,10 +111,6 @@ def query_logits(network: Network, adapted: Adapted, query_x: Tensor) -> Tensor:
     return logits.reshape(query_x.shape[1], query_x.shape[0], -1).transpose(0, 1)
 
 
-def _rows(recorded: Selections | None, k: int) -> dict[str, Tensor] | None:
-    return None if recorded is None else {key: rows(value) for key, value in recorded[k].items()}
-
-
 def _tasks(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(like.shape[1], like.shape[0], -1).transpose(0, 1)
 
@@ -103,29 +118,51 @@ def _tasks(values: Tensor, like: Tensor) -> Tensor:
 class _Device:
     """T tasks on the device: everything below the layers that any step updates is computed once."""
 
-    def __init__(self, network: Network, config: MethodConfig, meta: Meta, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, network: Network, config: MethodConfig, meta: Meta, x: Tensor, y: Tensor, batch: int | None
+    ) -> None:
         self._network, self._config, self._meta = network, config, meta
+        self._averages = batch is not None
         self._tasks, self._samples = y.shape[:2]
-        self._answers = rows(y)
         updated = torch.nonzero(meta.updated).flatten().tolist()
-        self.weights = {name: meta.learned[name] for name in network.parameters}
-        for name in (name for index in updated for name in network.names(index)):
-            self.weights[name] = self.weights[name].expand(self._tasks, *self.weights[name].shape)
-        frontier = network.frontier(updated) or (network.source,)
-        prefix = network.run({network.source: rows(x)}, self._call(self.weights, (), {}), frontier)
-        self._known = dict(zip(frontier, prefix, strict=True))
+        self.weights = network.per_task(meta.learned, updated, self._tasks)
+        self._frontier = network.frontier(updated) or (network.source,)
+        size = batch or self._samples
+        starts = range(0, self._samples, size)
+        self.parts = [self._part(x[:, at : at + size], y[:, at : at + size], at) for at in starts]
 
-    def backward(self, weights: Mapping[str, Tensor], k: int) -> _Pass:
-        """Own-loss gradients of the outputs of the layers that step k updates."""
+    def _part(self, x: Tensor, y: Tensor, start: int) -> _Part:
+        values = {self._network.source: rows(x)}
+        prefix = self._network.run(values, self._call(self.weights, (), {}), self._frontier)
+        return _Part(start, start + y.shape[1], rows(y), dict(zip(self._frontier, prefix, strict=True)))
+
+    def run(
+        self,
+        weights: Mapping[str, Tensor],
+        k: int,
+        part: _Part,
+        attention: Attention,
+        recorded: Mapping[str, Tensor] | None,
+    ) -> _Pass:
+        """One part forward and backward: for each layer that step k updates, all that its change is made of."""
         ran: dict[int, Ran] = {}
-        updated = self._updated(k)
+        updated, samples = self._updated(k), part.stop - part.start
         with torch.enable_grad():
-            (logits,) = self._network.run(self._known, self._call(weights, updated, ran))
-            total = self._network.loss.of_rows(logits, self._answers).sum()
+            (outputs,) = self._network.run(part.known, self._call(weights, updated, ran))
+            total = self._network.loss.of_rows(outputs, part.answers).sum()
         grads = torch.autograd.grad(total, [ran[i].output for i in updated]) if updated else ()
-        losses = task_losses(self._network.loss, logits.detach(), self._answers, self._tasks)
+        gradients = dict(zip(updated, grads, strict=True))
+        losses = task_losses(self._network.loss, outputs.detach(), part.answers, self._tasks)
         seen = {i: ran[i].seen().detach() for i in updated}
-        return _Pass(losses, seen, dict(zip(updated, grads, strict=True)))
+        gammas, kept = attention.gammas(
+            self._attention_inputs(seen, gradients, k),
+            samples if self._averages else None,
+            self._recorded(recorded, part),
+        )
+        shown = (
+            {key: self._as_rows(value, samples) for key, value in found.items()} for found in (gammas, kept)
+        )
+        return _Pass(losses * samples / self._samples, seen, gradients, *shown)
 
     def attention(self, k: int, caps: Mapping[str, int] | None) -> Attention:
         """The modules that step k runs."""
@@ -133,43 +170,60 @@ class _Device:
         keys = list(self._keys(k))
         return Attention(self._meta.learned, keys, rho, limits(keys, self._config, caps))
 
-    def attention_inputs(self, found: _Pass, k: int) -> dict[str, Tensor]:
-        """Pooled inputs of step k's modules, (N*T, C)."""
-        inputs: dict[str, Tensor] = {}
-        for key, index in self._keys(k).items():
-            axis = self._network.kind(index).channel_axis
-            if key.endswith("fw"):
-                inputs[key] = pooled(found.seen[index], axis)
-            else:
-                inputs[key] = gradient_input(pooled(found.gradients[index], axis), self._config.bw_input)
-        return inputs
-
     def update(
-        self, weights: Mapping[str, Tensor], k: int, found: _Pass, gammas: Mapping[str, Tensor]
+        self, weights: Mapping[str, Tensor], k: int, passes: Sequence[_Pass]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """w <- w - alpha * mean_n(gamma_n * g_n), and the benefit (T, L)."""
         changed = dict(weights)
-        benefit = found.losses.new_zeros(self._tasks, len(self._network.layers))
+        benefit = passes[0].losses.new_zeros(self._tasks, len(self._network.layers))
         for index in self._updated(k):
             names, alpha = self._network.names(index), self._meta.alpha[k, index]
-            plain, scaled = self._gradients(index, weights, found, gammas)
+            found = [self._gradients(index, weights, one) for one in passes]
+            plain, scaled = (
+                [torch.stack(parts).sum(0) for parts in zip(*side, strict=True)]
+                for side in zip(*found, strict=True)
+            )
             for name, g, change in zip(names, plain, scaled, strict=True):
                 changed[name] = weights[name] - alpha * change
                 benefit[:, index] += alpha * (g * change).flatten(1).sum(1)
         return changed, benefit
 
+    def _attention_inputs(
+        self, seen: Mapping[int, Tensor], gradients: Mapping[int, Tensor], k: int
+    ) -> dict[str, Tensor]:
+        """Pooled inputs of step k's modules, (rows, C)."""
+        inputs: dict[str, Tensor] = {}
+        for key, index in self._keys(k).items():
+            axis = self._network.kind(index).channel_axis
+            if key.endswith("fw"):
+                inputs[key] = pooled(seen[index], axis)
+            else:
+                inputs[key] = gradient_input(pooled(gradients[index], axis), self._config.bw_input)
+        return inputs
+
     def _gradients(
-        self, index: int, weights: Mapping[str, Tensor], found: _Pass, gammas: Mapping[str, Tensor]
+        self, index: int, weights: Mapping[str, Tensor], found: _Pass
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """mean_n g_n and mean_n gamma_n * g_n of one layer's parameters, per task."""
+        """The part's share of mean_n g_n and mean_n gamma_n * g_n of one layer's parameters, per task."""
         kind = self._network.kind(index)
         values = [weights[name] for name in self._network.names(index)]
         seen, gy = found.seen[index], found.gradients[index] / self._samples
         plain = scaled = kind.gradient(seen, gy, values)
         name = self._network.layers[index].name
-        if f"{name}.fw" in gammas:
-            scaled = scaled_gradient(kind, seen, gy, values, [gammas[f"{name}.{side}"] for side in SIDES])
+        if f"{name}.fw" in found.gammas:
+            scaled = scaled_gradient(
+                kind, seen, gy, values, [found.gammas[f"{name}.{side}"] for side in SIDES]
+            )
         return plain, scaled
+
+    def _recorded(self, recorded: Mapping[str, Tensor] | None, part: _Part) -> dict[str, Tensor] | None:
+        if recorded is None:
+            return None
+        own = {key: value[:, part.start : part.stop] for key, value in recorded.items()}
+        return {key: value[:, 0] if self._averages else rows(value) for key, value in own.items()}
+
+    def _as_rows(self, value: Tensor, samples: int) -> Tensor:
+        return value.repeat(samples, 1) if self._averages else value
 
     def _updated(self, k: int) -> list[int]:
         return torch.nonzero(self._meta.alpha[k]).flatten().tolist()

@@ -1,4 +1,4 @@
-"""What conv, fc and GroupNorm layers do: run on many tasks, take attention, give the device's gradients.
+"""What conv, fc and norm layers do: run on many tasks, take attention, give the device's gradients.
 
 Rows are ordered n*T + t (see `ops`). `seen` is what the forward attention module looks at and what the weight
 gradient is made of: the layer's input, for norm layers the normalised input. Weights are (weight,) or
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
+from .batch_norm import batch_norm, normalised_rows
 from .group_norm import group_norm, pooled_normalised
 
 Weights = Sequence[Tensor]
@@ -32,6 +33,8 @@ class LayerKind(Protocol):
     """One layer's arithmetic, bound to its torch module's geometry."""
 
     channel_axis: int
+    mixes_samples: bool
+    """Whether a sample's output depends on the task's other samples; such a layer takes weights per task only."""
 
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
         """Run on input rows x."""
@@ -58,6 +61,7 @@ class ConvKind:
     """2-d convolution; gamma[b, a'] = bw[b] * fw[floor(b*G/C_out)*C_in/G + a'] for G groups."""
 
     channel_axis = 1
+    mixes_samples = False
 
     def __init__(self, part: nn.Conv2d) -> None:
         self.geometry = ops.Geometry.of(part)
@@ -87,6 +91,7 @@ class FcKind:
     """Fully connected layer on the last axis; other axes between are pooled like pixels."""
 
     channel_axis = -1
+    mixes_samples = False
 
     def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
         """Run on input rows x."""
@@ -109,6 +114,7 @@ class NormKind:
     """GroupNorm; its weight's gradient is the sum of gy times the normalised input."""
 
     channel_axis = 1
+    mixes_samples = False
 
     def __init__(self, part: nn.GroupNorm) -> None:
         self.groups, self.eps = part.num_groups, part.eps
@@ -130,12 +136,29 @@ class NormKind:
         return [torch.linalg.vecdot(rows, seen.reshape(shape)).sum(0), rows.sum((0, 3))]
 
 
+class BatchNormKind(NormKind):
+    """BatchNorm over the samples that it is run on, in training as in evaluation."""
+
+    mixes_samples = True
+
+    def __init__(self, part: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        self.eps = part.eps
+
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        """Run on input rows x; weights (T, C)."""
+        x_hat = partial(normalised_rows, x, len(weights[0]), self.eps)
+        y = batch_norm(x, weights[0], weights[1], self.eps)
+        return Ran(y, x_hat, lambda: pooled(x_hat(), self.channel_axis))
+
+
 def layer_kind(part: nn.Module) -> LayerKind:
-    """The arithmetic of a conv, linear or GroupNorm module."""
+    """The arithmetic of a conv, linear, GroupNorm or BatchNorm module."""
     if isinstance(part, nn.Conv2d):
         return ConvKind(part)
     if isinstance(part, nn.GroupNorm):
         return NormKind(part)
+    if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+        return BatchNormKind(part)
     return FcKind()
 
 

@@ -47,6 +47,17 @@ class Network:
         """Copies of the module's parameters by name."""
         return {name: value.detach().clone() for name, value in self.module.named_parameters()}
 
+    def per_task(
+        self, weights: Mapping[str, Tensor], updated: Iterable[int], tasks: int
+    ) -> dict[str, Tensor]:
+        """The weights that T tasks start from: (T, ...) where a task changes them or a layer mixes samples."""
+        mixing = [index for index, kind in enumerate(self._kinds) if kind.mixes_samples]
+        own = {name for index in (*updated, *mixing) for name in self.names(index)}
+        return {
+            name: weights[name].expand(tasks, *weights[name].shape) if name in own else weights[name]
+            for name in self.parameters
+        }
+
     def names(self, index: int) -> tuple[str, ...]:
         """Names of a layer's parameters, weight first."""
         prefix = self.layers[index].name

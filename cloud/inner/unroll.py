@@ -65,8 +65,7 @@ class Unroll:
         self._open = tuple(open_layers)
         self._tasks, self._samples = batch.support_y.shape[:2]
         self._answers = rows(batch.support_y), rows(batch.query_y)
-        self.weights = {name: learned[name] for name in network.parameters}
-        self.weights |= {name: self._per_task(learned[name]) for i in self._open for name in network.names(i)}
+        self.weights = network.per_task(learned, self._open, self._tasks)
         self._frontier = network.frontier(self._open) or (network.source,)
         self._support, self._query = self._prefix(batch.support_x), self._prefix(batch.query_x)
         self._keys = attended(network.layers, self._open, config)
@@ -102,9 +101,6 @@ class Unroll:
 
     def _losses(self, outputs: Tensor, answers: Tensor) -> Tensor:
         return task_losses(self._network.loss, outputs, answers, self._tasks)
-
-    def _per_task(self, value: Tensor) -> Tensor:
-        return value.expand(self._tasks, *value.shape)
 
     def _prefix(self, images: Tensor) -> dict[str, Tensor]:
         known = {self._network.source: rows(images)}

@@ -1,8 +1,9 @@
-"""The layers of any module made of conv, linear and GroupNorm: the table behind costs and masks."""
+"""The layers of any module made of conv, linear and norm layers: the table behind costs and masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from ...edge.cost import Layer
 
 RELUS: tuple[Any, ...] = (nn.ReLU, F.relu, torch.relu, "relu")
-LAYERS: tuple[Any, ...] = (nn.Conv2d, nn.Linear, nn.GroupNorm)
+BATCH_NORMS: tuple[Any, ...] = (nn.BatchNorm1d, nn.BatchNorm2d)
+LAYERS: tuple[Any, ...] = (nn.Conv2d, nn.Linear, nn.GroupNorm, *BATCH_NORMS)
+KNOWN = "conv, linear, GroupNorm or BatchNorm"
 POOLS: tuple[Any, ...] = (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)
 
 
@@ -20,25 +23,25 @@ def trace(module: nn.Module) -> fx.GraphModule:
     """The module's graph, with conv, linear and norm modules as single nodes.
 
     Raises:
-        ValueError: a layer is used twice, or a part with parameters is no conv, linear or GroupNorm.
+        ValueError: a layer is used twice, or a part with parameters is none of `KNOWN`.
     """
     graph_module = fx.symbolic_trace(module)
     called = [str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"]
     for name in called:
         part = graph_module.get_submodule(name)
-        if any(True for _ in part.parameters()):
+        if any(True for _ in part.parameters()) or type(part) in BATCH_NORMS:
             _refuse_unsupported(name, part, called.count(name))
     loose = [str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
     if loose:
-        raise ValueError(
-            f"parameter {loose[0]} is used outside conv, linear or GroupNorm layers; make it part of one"
-        )
+        raise ValueError(f"parameter {loose[0]} is used outside {KNOWN} layers; make it part of one")
     return graph_module
 
 
 def _refuse_unsupported(name: str, part: nn.Module, uses: int) -> None:
     if type(part) not in LAYERS:
-        raise ValueError(f"layer {name}: expected conv, linear or GroupNorm, got {type(part).__name__}")
+        raise ValueError(f"layer {name}: expected {KNOWN}, got {type(part).__name__}")
+    if type(part) in BATCH_NORMS and not any(True for _ in part.parameters()):
+        raise ValueError(f"layer {name}: a BatchNorm needs scale and shift, got affine = False")
     if uses > 1:
         raise ValueError(f"layer {name} is used {uses} times; every layer must be used once")
     padding = getattr(part, "padding", ()), getattr(part, "padding_mode", "zeros")
@@ -49,10 +52,10 @@ def _refuse_unsupported(name: str, part: nn.Module, uses: int) -> None:
 
 
 def layer_table(graph_module: fx.GraphModule, sample_shape: tuple[int, ...]) -> tuple[Layer, ...]:
-    """One `Layer` per conv, linear and GroupNorm in execution order; sample_shape is (C, H, W)."""
+    """One `Layer` per conv, linear and norm in execution order; sample_shape is (C, H, W)."""
     found = [node for node in graph_module.graph.nodes if _is_one_of(graph_module, node, LAYERS)]
     if not found:
-        raise ValueError("the module has no conv, linear or GroupNorm layer")
+        raise ValueError(f"the module has no {KNOWN} layer")
     sizes = _sizes(graph_module, sample_shape)
     last = found[-1]
     return tuple(_describe(graph_module, node, sizes, node is last) for node in found)
@@ -74,7 +77,7 @@ class _Sizes(fx.Interpreter):
 
 def _sizes(graph_module: fx.GraphModule, sample_shape: tuple[int, ...]) -> dict[str, int]:
     parameter = next(graph_module.parameters())
-    interpreter = _Sizes(graph_module)
+    interpreter = _Sizes(deepcopy(graph_module).eval())
     with torch.no_grad():
         interpreter.run(torch.zeros(1, *sample_shape, dtype=parameter.dtype, device=parameter.device))
     return interpreter.words
@@ -106,6 +109,7 @@ _GEOMETRY: dict[type, Callable[[Any], _Geometry]] = {
     nn.Conv2d: lambda p: ("conv", p.in_channels, p.out_channels, p.groups, p.weight[0].numel()),
     nn.Linear: lambda p: ("fc", p.in_features, p.out_features, 1, p.in_features),
     nn.GroupNorm: lambda p: ("norm", p.num_channels, p.num_channels, p.num_groups, 1),
+    **{kind: lambda p: ("norm", p.num_features, p.num_features, 1, 1) for kind in BATCH_NORMS},
 }
 
 
