@@ -20,6 +20,7 @@ def evaluate(
     *,
     tasks: int = 600,
     split: str = "test",
+    batch: int | None = None,
     progress: bool = False,
 ) -> Score:
     """Adapt to fixed tasks exactly as the device does and score their queries.
@@ -29,6 +30,8 @@ def evaluate(
         data: `NAME=DIR` or `NAME`; None: the run's own data set. Images are preprocessed as in training.
         tasks: how many; the same number gives the same tasks for every run.
         split: "test" or "val".
+        batch: support samples run at once, gradients accumulated (p-Meta, table 6): attention averages over them,
+            BatchNorm has their statistics. None: attention per sample, statistics of the whole support set.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -37,13 +40,15 @@ def evaluate(
     trained = run if isinstance(run, TrainedRun) else load_run(run)
     if tasks < 2:
         raise ConfigError(f"tasks must be at least 2 (an interval needs two), got {tasks}")
+    if batch is not None and batch < 1:
+        raise ConfigError(f"batch must be at least 1, got {batch}")
     if split not in EVALUATION_SEEDS:
         raise ConfigError(f"split must be one of {', '.join(EVALUATION_SEEDS)}, got {split!r}")
     source = trained.config.data if data is None else _source(trained, data)
     sampler = fixed_sampler(load_split(source, split, trained.spec), trained.config.task)
     network, config = trained.parts.network, trained.parts.method.config
     with tqdm(total=tasks, unit="task", disable=not progress) as bar:
-        score = measure(network, config, trained.meta, draw_all(sampler, tasks), bar.update)
+        score = measure(network, config, trained.meta, draw_all(sampler, tasks), bar.update, batch)
     return replace(score, accuracy_before=accuracy_before(network, trained.meta, draw_all(sampler, tasks)))
 
 

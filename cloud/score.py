@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .inner.device import adapt, query_logits
-from .inner.network import Network, forward
+from .inner.device import adapt, outputs_of, query_logits
+from .inner.network import Network
 from .outer import Batch, Meta, MethodConfig
 
 Z95 = 1.959964
@@ -42,12 +42,22 @@ def measure(
     meta: Meta,
     batches: Iterable[Batch],
     tick: Callable[[int], object] = lambda done: None,
+    batch: int | None = None,
 ) -> Score:
-    """Adapt to every task as the device does and score its queries; `tick` is told each batch's tasks."""
+    """Adapt to every task as the device does and score its queries.
+
+    Args:
+        network: the backbone.
+        config: attention settings.
+        meta: where adaptation starts.
+        batches: the tasks.
+        tick: is told the number of tasks after each of `batches`.
+        batch: support samples run at once, see `adapt`.
+    """
     rows = []
-    for batch in batches:
-        rows.append(_score(network, config, meta, batch))
-        tick(len(batch))
+    for tasks in batches:
+        rows.append(_score(network, config, meta, tasks, batch))
+        tick(len(tasks))
     accuracy, loss = torch.cat(rows).T
     return Score(float(accuracy.mean()), interval(accuracy), float(loss.mean()), len(accuracy))
 
@@ -55,11 +65,10 @@ def measure(
 @torch.no_grad()
 def accuracy_before(network: Network, meta: Meta, batches: Iterable[Batch]) -> float:
     """Mean query accuracy of the meta-learned weights without any adaptation (about 1/ways)."""
-    weights = {name: meta.learned[name] for name, _ in network.module.named_parameters()}
     hits = []
     for batch in batches:
-        logits = forward(network, weights, batch.query_x.flatten(0, 1))
-        hits.append(logits.argmax(-1) == batch.query_y.flatten())
+        logits = outputs_of(network, network.per_task(meta.learned, (), len(batch)), batch.query_x)
+        hits.append((logits.argmax(-1) == batch.query_y).flatten())
     return float(torch.cat(hits).to(torch.float64).mean())
 
 
@@ -68,10 +77,10 @@ def interval(values: Tensor) -> float:
     return Z95 * float(values.std(correction=1)) / math.sqrt(len(values))
 
 
-def _score(network: Network, config: MethodConfig, meta: Meta, batch: Batch) -> Tensor:
+def _score(network: Network, config: MethodConfig, meta: Meta, tasks: Batch, batch: int | None) -> Tensor:
     """Query accuracy and loss of each task after adaptation, float64 (T, 2)."""
-    adapted = adapt(network, config, meta, batch.support_x, batch.support_y)
-    logits, labels = query_logits(network, adapted, batch.query_x), batch.query_y
+    adapted = adapt(network, config, meta, tasks.support_x, tasks.support_y, batch=batch)
+    logits, labels = query_logits(network, adapted, tasks.query_x), tasks.query_y
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     hits = logits.argmax(-1) == labels
     return torch.stack([hits.to(torch.float64).mean(1), losses.to(torch.float64).mean(1)], 1)

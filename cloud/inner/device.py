@@ -101,14 +101,19 @@ def adapt(
 
 def query_logits(network: Network, adapted: Adapted, query_x: Tensor) -> Tensor:
     """Outputs (T, M, outputs) of adapted tasks on their queries (T, M, C, H, W); not differentiable."""
+    return outputs_of(network, adapted.weights, query_x)
+
+
+@torch.no_grad()
+def outputs_of(network: Network, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Outputs (T, M, outputs) for samples (T, M, ...) of T tasks, by weights that are shared or (T, ...)."""
 
     def call(index: int, x: Tensor) -> Tensor:
-        values = [adapted.weights[name] for name in network.names(index)]
+        values = [weights[name] for name in network.names(index)]
         return network.kind(index).forward(x, values, FROZEN).output
 
-    with torch.no_grad():
-        (logits,) = network.run({network.source: rows(query_x)}, call)
-    return logits.reshape(query_x.shape[1], query_x.shape[0], -1).transpose(0, 1)
+    (outputs,) = network.run({network.source: rows(x)}, call)
+    return _tasks(outputs, x)
 
 
 def _tasks(values: Tensor, like: Tensor) -> Tensor:
