@@ -11,52 +11,38 @@ fresh `edge-adapt run` process then measured.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import machine
+from trainings import WAYS, command, exported, frozen_layers, keep, most_frugal, parser, recipe_of, trained
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "omniglot.json"
-RECIPES = {"p-meta": "pmeta", "maml++": "mamlpp", "anil": "anil"}
-WAYS = 5
+METHODS = ["p-meta", "maml++", "anil"]
 TASKS = 600
 
 
 def main() -> None:
     """Run what is asked for; rewrite the results file after every row."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--method", choices=[*RECIPES], action="append", help="default: all")
-    parser.add_argument("--shots", type=int, choices=[1, 5], action="append", help="default: both")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "omniglot", help="where runs are kept")
-    parser.add_argument("--data", type=Path, default=None, help="directory of omniglot28.npz")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the results file")
-    args = parser.parse_args()
-    data = args.data or Path(os.environ.get("EDGE_ADAPT_DATA", ROOT.parent / "shared" / "data"))
+    arguments = parser(__doc__, "omniglot", "omniglot.json")
+    arguments.add_argument("--method", choices=METHODS, action="append", help="default: all")
+    arguments.add_argument("--shots", type=int, choices=[1, 5], action="append", help="default: both")
+    args = arguments.parse_args()
     for shots in args.shots or [1, 5]:
-        for method in args.method or [*RECIPES]:
-            row = benchmark(method, shots, args.work, data)
-            keep(row, args.out)
+        for method in args.method or METHODS:
+            row = benchmark(method, shots, args.work, args.data)
+            keep(row, args.out, lambda each: (each["shots"], METHODS.index(each["method"])))
             print(json.dumps(row))
 
 
 def benchmark(method: str, shots: int, work: Path, data: Path) -> dict[str, Any]:
     """Train, evaluate, export, plan and run one method; return its row."""
-    run = work / f"{RECIPES[method]}-{shots}shot"
-    train(f"{RECIPES[method]}-conv4-omniglot-{shots}shot", run, data)
+    recipe = recipe_of(method, shots)
+    run = trained(recipe, work / recipe, data)
     result = json.loads((run / "result.json").read_text())
     score = command("meta-train", "eval", run, "--data", f"omniglot={data}", "--tasks", TASKS, "--json")
-    bundle = run.with_name(run.name + "-bundle")
-    if not bundle.exists():
-        command("export-bundle", run, "-o", bundle)
+    bundle = exported(run)
     device = adapt_once(bundle, work / f"{run.name}-adapted", shots, data)
     return {
         "method": method,
@@ -78,55 +64,17 @@ def benchmark(method: str, shots: int, work: Path, data: Path) -> dict[str, Any]
     }
 
 
-def train(recipe: str, run: Path, data: Path) -> None:
-    """Train, or go on from the checkpoint; a finished run is left alone."""
-    if (run / "result.json").exists():
-        return
-    resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
-    tool = Path(sys.executable).with_name("meta-train")
-    subprocess.run([tool, "run", recipe, "--data", data, "--out", run, *resume], check=True)
-
-
 def adapt_once(bundle: Path, adapted: Path, shots: int, data: Path) -> dict[str, Any]:
-    """Adapt to one evaluation task with the smallest dynamic budget that can be met; return the report."""
+    """Adapt to one evaluation task within the arena of the most frugal plan; return the report."""
     from edge_adapt.cloud.tasks import EpisodeSampler, load_dataset
-    from edge_adapt.edge import BudgetError, Bundle
 
     dataset = load_dataset("omniglot", "test", data_dir=data)
     episode = EpisodeSampler(dataset, ways=WAYS, shots=shots, queries=15, seed=0).episode(0)
     support = adapted.with_suffix(".npz")
     np.savez(support, images=episode.support_x, labels=episode.support_y)
-    try:
-        Bundle.open(bundle).plan(dynamic_budget=1, samples=WAYS * shots)
-    except BudgetError as error:
-        smallest = error.smallest_bytes
+    budget = most_frugal(bundle, WAYS * shots).dynamic_bytes
     verb = ["run", bundle, "--support", support, "-o", adapted, "--samples", WAYS * shots]
-    return command("edge-adapt", *verb, "--dynamic-budget", smallest, "--json")
-
-
-def frozen_layers(layers: list[list[str]], bundle: Path) -> list[str]:
-    """Return the layers that are updated at no step."""
-    updated = {name for step in layers for name in step}
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    return [layer["name"] for layer in manifest["layers"] if layer["name"] not in updated]
-
-
-def command(tool: str, *arguments: object) -> Any:
-    """Run one of our commands in a process of its own; return its JSON output, if it printed any."""
-    line = [str(Path(sys.executable).with_name(tool)), *map(str, arguments)]
-    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout) if "--json" in line else None
-
-
-def keep(row: dict[str, Any], out: Path) -> None:
-    """Put the row into the results file, in place of an older one of the same method and shots."""
-    rows = json.loads(out.read_text()) if out.exists() else []
-    rows = [old for old in rows if (old["method"], old["shots"]) != (row["method"], row["shots"])] + [row]
-    rows.sort(key=lambda each: (each["shots"], [*RECIPES].index(each["method"])))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".tmp")
-    partial.write_text(json.dumps(rows, indent=1) + "\n")
-    partial.replace(out)
+    return command("edge-adapt", *verb, "--dynamic-budget", budget, "--json")
 
 
 if __name__ == "__main__":

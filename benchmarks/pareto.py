@@ -1,0 +1,117 @@
+"""Which penalty on the step sizes buys most accuracy per byte? p-Meta without attention, Omniglot, 5-way 1-shot.
+
+    python benchmarks/pareto.py            every case: about 45 minutes on one core; then the picture
+    python benchmarks/pareto.py --draw     the picture only, from the results file
+
+Every case starts from the same weights and step sizes: those of a short dense phase (no penalty, every layer at every
+step). It then trains on for a short budget, the same for all, with its penalty. Step sizes alone are compared, so
+there is no attention. Memory is the arena of the most frugal plan of the exported bundle: float32, no layer frozen
+beyond the step sizes. One thread, resumable: finished runs under --work are used again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+from pareto_picture import draw
+from trainings import ROOT, WAYS, exported, frozen_layers, keep, most_frugal, parser, recipe_of, trained
+
+SHOTS, SEED = 1, 0
+SCORE = ("accuracy", "ci95", "tasks", "accuracy_before")
+SHARED = {
+    "method.attention": "false",
+    "method.tasks_per_chunk": 8,
+    "train.tasks_per_step": 8,
+    "train.validation_tasks": 100,
+    "seed": SEED,
+}
+DENSE = SHARED | {
+    "method.penalty": "none",
+    "method.penalty_strength": 0.0,
+    "train.outer_steps": 400,
+    "train.validate_every": 400,
+    "train.learning_rate": 2e-3,
+    "train.final_learning_rate": 1e-3,
+}
+SPARSE = SHARED | {
+    "method.first_order_until": 0.0,
+    "train.outer_steps": 300,
+    "train.validate_every": 300,
+    "train.learning_rate": 1e-3,
+    "train.final_learning_rate": 1e-5,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A penalty and its one knob: lambda, or for `peak` the share of the dense plan that it has to meet."""
+
+    penalty: str
+    value: float
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What it changes in the recipe."""
+        knob: dict[str, object] = {"method.penalty_strength": self.value}
+        if self.penalty == "peak":
+            knob = {"method.target_fraction": self.value, "method.penalty_strength": 0.03}
+            knob |= {"method.prune_at": 0.1}
+        if self.penalty != "none":
+            knob |= {"method.warmup_fraction": 0.05}
+        return {**SPARSE, "method.penalty": self.penalty, **knob}
+
+
+STRENGTHS = (0.03, 0.2, 1.0, 5.0)
+TARGETS = (0.37, 0.48, 0.58, 0.69)
+CASES = (
+    Case("none", 0.0),
+    *(Case(name, value) for value in STRENGTHS for name in ("activations", "activations+gradients")),
+    *(Case("peak", value) for value in TARGETS),
+)
+
+
+def main() -> None:
+    """Train what is missing, plan, keep the rows, draw."""
+    arguments = parser(__doc__, "pareto", "pareto.json")
+    arguments.add_argument("--draw", action="store_true", help="train nothing")
+    arguments.add_argument("--picture", type=Path, default=ROOT / "docs" / "pictures" / "pareto.png")
+    args = arguments.parse_args()
+    if not args.draw:
+        dense = trained(recipe_of("p-meta", SHOTS), args.work / "dense", args.data, DENSE)
+        for case in CASES:
+            row = benchmark(case, dense, args.work, args.data)
+            keep(row, args.out, lambda each: (each["penalty"], each["value"]))
+            print(json.dumps(row), flush=True)
+    draw(json.loads(args.out.read_text()), args.picture)
+
+
+def benchmark(case: Case, dense: Path, work: Path, data: Path) -> dict[str, Any]:
+    """Train on from the dense phase, export, plan; return the row."""
+    settings = case.settings | {"train.initial_weights": dense / "model.safetensors"}
+    run = trained(
+        recipe_of("p-meta", SHOTS), work / f"{case.penalty}-{case.value:g}".replace("+", "-"), data, settings
+    )
+    result, bundle = json.loads((run / "result.json").read_text()), exported(run)
+    plan = most_frugal(bundle, WAYS * SHOTS)
+    return {
+        "penalty": case.penalty,
+        "value": case.value,
+        "seed": SEED,
+        **{name: result["test"][name] for name in SCORE},
+        "planned_dynamic_bytes": plan.dynamic_bytes,
+        "zero_step_sizes": result["zero_step_sizes"],
+        "frozen_layers": frozen_layers(plan.layers, bundle),
+        "outer_steps": SPARSE["train.outer_steps"],
+        "tasks_per_step": SPARSE["train.tasks_per_step"],
+        "minutes": round(result["seconds"] / 60, 1),
+        "versions": result["versions"],
+        "machine": machine(),
+    }
+
+
+if __name__ == "__main__":
+    main()
