@@ -11,10 +11,12 @@ from numpy.typing import DTypeLike, NDArray
 
 _PATTERN_BYTES = 4096
 _PATTERN_SEED = 0x5EED
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+"""Python's own choice is memory that could be shared with other processes, which is never in huge pages."""
 
 
 class Arena:
-    """Zeroed memory whose pages become resident when they are first written.
+    """Zeroed memory whose pages become resident when they are first written; huge pages where the system has them.
 
     With `sentinel` it is filled with a pseudo-random pattern, so that the highest byte that was ever changed
     can be found afterwards.
@@ -22,9 +24,9 @@ class Arena:
 
     def __init__(self, size_bytes: int, sentinel: bool = False) -> None:
         self.size_bytes = size_bytes
-        self._memory = mmap.mmap(-1, max(1, size_bytes))
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            self._memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would make untouched neighbours resident
+        self._memory = mmap.mmap(-1, max(1, size_bytes), **_PRIVATE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)  # only whole ones inside: nothing beside the arena
         self._pattern = _pattern() if sentinel else None
         if self._pattern is not None:
             for start in range(0, size_bytes, _PATTERN_BYTES):
