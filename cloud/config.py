@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, cast
 
 from ..edge.errors import UsageError
 from ..edge.inputs import InputSpec
 from .errors import ConfigError
+from .losses import CROSS_ENTROPY, Loss
 from .models import BACKBONES
+from .models.own import is_import_path
 from .outer import METHODS, MethodConfig
 from .settings import build, to_table
 from .tables import flatten, merge, nest
-from .tasks import describe_datasets
+from .tasks import describe_datasets, loss_of
 
-FOLDER = "folder"
-NUMBERLESS = ("summary", "recipe", "data.root")
+FOLDER, ARRAYS = "folder", "arrays"
+SPEC_SETTINGS = ("channels", "size", "mean", "std")
+OWN_SPEC: Mapping[str, tuple[str, ...]] = {FOLDER: SPEC_SETTINGS, ARRAYS: ("mean", "std")}
+"""Which of `SPEC_SETTINGS` may be given for data of the user's own; images need them all."""
+NUMBERLESS = ("summary", "recipe", "data.root", "backbone_root")
 """Settings that may change between the parts of a resumed run."""
 
 
@@ -25,12 +31,13 @@ class DataConfig:
     """Where samples come from.
 
     Attributes:
-        name: a data set by name, or "folder" for the user's own images, one sub-folder per class.
+        name: a data set by name; "folder" for the user's own images, one sub-folder per class; "arrays" for
+            the user's own regression tasks, one .npz file each.
         root: the folder itself, or the directory with a named data set's file (none: see `load_dataset`).
         channels: 1 (grey) or 3 (RGB); like `size`, `mean`, `std` only for "folder": named sets bring theirs.
         size: height and width in pixels.
-        mean: per channel, on the scale value/255.
-        std: per channel, on the scale value/255.
+        mean: per channel, on the scale value/255; of "arrays" see `load_arrays`.
+        std: per channel, on the scale value/255; of "arrays" see `load_arrays`.
         resize: "box" or "bilinear".
     """
 
@@ -45,17 +52,16 @@ class DataConfig:
     def __post_init__(self) -> None:
         names = known_datasets()
         _check("data.name", self.name in names, f"one of {', '.join(names)}", self.name)
-        for name in ("channels", "size", "mean", "std"):
-            given = getattr(self, name) is not None
-            if given != (self.name == FOLDER):
-                reason = (
-                    "images of a folder need it" if self.name == FOLDER else f"{self.name} brings its own"
-                )
-                raise ConfigError(f"data.{name}: {reason}, got {getattr(self, name)!r}")
+        for name in SPEC_SETTINGS:
+            given = getattr(self, name)
+            if given is None and self.name == FOLDER:
+                raise ConfigError(f"data.{name}: images of a folder need it, got None")
+            if given is not None and name not in OWN_SPEC.get(self.name, ()):
+                raise ConfigError(f"data.{name}: {self.name} brings its own, got {given!r}")
         self.spec()
 
     def spec(self) -> InputSpec | None:
-        """The input spec of a folder's images; None for a named data set."""
+        """The input spec of a folder's images; None where the data bring theirs."""
         if self.channels is None or self.size is None or self.mean is None or self.std is None:
             return None
         try:
@@ -66,7 +72,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What one task is: `ways` classes, `shots` support and `queries` query samples of each."""
+    """What one task is: `ways` classes, `shots` support and `queries` query samples of each.
+
+    A regression task is one function: `ways` is 1.
+    """
 
     ways: int = 5
     shots: int = 1
@@ -80,30 +89,21 @@ class TaskConfig:
     strength of the glyphs' own distortion; 0: not at all."""
 
     def __post_init__(self) -> None:
-        _check("task.ways", self.ways >= 2, "at least 2", self.ways)
+        _check("task.ways", self.ways >= 1, "at least 1", self.ways)
         _check("task.shots", self.shots >= 1, "at least 1", self.shots)
         _check("task.queries", self.queries >= 1, "at least 1", self.queries)
         fewer = self.training_queries
         _check("task.training_queries", fewer is None or fewer >= 1, "at least 1, or none", fewer)
         _check("task.augmentation", self.augmentation >= 0, "at least 0", self.augmentation)
 
-
-@dataclass(frozen=True)
-class ArchitectureConfig:
-    """The backbone's own options; what is not given keeps the backbone's default, what it lacks is refused."""
-
-    norm: str | None = None
-    """ "group" or "batch"."""
-    pool: str | None = None
-    """ "max" or "average" (4Conv, ResNet12)."""
-    width: float | None = None
-    """Multiplies all channels, where the paper has such a multiplier."""
-
-    @property
-    def options(self) -> dict[str, object]:
-        """What was given, by name."""
-        given = {option.name: getattr(self, option.name) for option in fields(self)}
-        return {name: value for name, value in given.items() if value is not None}
+    def check_fits(self, loss: Loss) -> None:
+        """Raise ConfigError unless the settings make sense for classifications, or for regressions."""
+        if loss is CROSS_ENTROPY:
+            return _check("task.ways", self.ways >= 2, "at least 2", self.ways)
+        of = "for regression tasks"
+        _check("task.ways", self.ways == 1, f"1 {of} (task.shots counts a task's samples)", self.ways)
+        _check("task.rotations", not self.rotations, f"false {of}", self.rotations)
+        return _check("task.augmentation", self.augmentation == 0, f"0 {of}", self.augmentation)
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,11 @@ class RunConfig:
         summary: one line for `meta-train list`.
         recipe: the name it started from.
         seed: of the initial weights and the training tasks; validation and test tasks are always the same.
-        backbone: one of `BACKBONES`.
-        architecture: options of the backbone.
+        backbone: one of `BACKBONES`, or the import path of a module of the user's own, "package.module:Name".
+        architecture: options of the backbone, by name; what is not given keeps the backbone's default, what it
+            lacks is refused.
+        backbone_root: directory that the user's own module is imported from (none, or missing: the working
+            directory); training fills it in.
 
     Raises:
         ConfigError: naming the field, what was expected and what was given.
@@ -166,14 +169,23 @@ class RunConfig:
     recipe: str = ""
     seed: int = 0
     backbone: str = "conv4"
-    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    architecture: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     task: TaskConfig = field(default_factory=TaskConfig)
     method: MethodSection = field(default_factory=MethodSection)
     train: TrainConfig = field(default_factory=TrainConfig)
+    backbone_root: str | None = None
 
     def __post_init__(self) -> None:
         _check("seed", self.seed >= 0, "at least 0", self.seed)
-        _check("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}", self.backbone)
+        known = self.backbone in BACKBONES or is_import_path(self.backbone)
+        expected = f"one of {', '.join(BACKBONES)}, or your own as package.module:Name"
+        _check("backbone", known, expected, self.backbone)
+        self.task.check_fits(self.loss)
+
+    @property
+    def loss(self) -> Loss:
+        """What the tasks are, classifications or regressions."""
+        return loss_of(self.data.name)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -189,8 +201,9 @@ def known_datasets() -> tuple[str, ...]:
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Settings that differ in a way that changes numbers, as "name: old -> new"."""
     before, after = flatten(to_table(old)), flatten(to_table(new))
-    changed = [name for name in before if name not in NUMBERLESS and before[name] != after[name]]
-    return [f"{name}: {before[name]!r} -> {after[name]!r}" for name in changed]
+    names = [name for name in {**before, **after} if name not in NUMBERLESS]
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    return [f"{name}: {before.get(name)!r} -> {after.get(name)!r}" for name in changed]
 
 
 def method_settings(section: MethodConfig) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from os import PathLike
 
 from tqdm import tqdm
 
+from ..edge.inputs import InputSpec
 from .assemble import EVALUATION_SEEDS, draw_all, fixed_sampler, load_split
 from .config import FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
-from .score import Score, accuracy_before, measure
+from .score import Score, measure, score_before
 from .trained_run import TrainedRun, load_run
 
 
@@ -35,7 +36,8 @@ def evaluate(
         progress: show a progress bar on stderr.
 
     Raises:
-        ConfigError: no finished run, unknown data set, images of another shape, classes too small.
+        ConfigError: no finished run, unknown data set, samples of another shape or kind, classes or
+            tasks too small.
     """
     trained = run if isinstance(run, TrainedRun) else load_run(run)
     if tasks < 2:
@@ -46,10 +48,14 @@ def evaluate(
         raise ConfigError(f"split must be one of {', '.join(EVALUATION_SEEDS)}, got {split!r}")
     source = trained.config.data if data is None else _source(trained, data)
     sampler = fixed_sampler(load_split(source, split, trained.spec), trained.config.task)
+    if sampler.outputs != trained.outputs:
+        raise ConfigError(
+            f"data: expected tasks of {trained.outputs} outputs, as in training, got {sampler.outputs}"
+        )
     network, config = trained.parts.network, trained.parts.method.config
     with tqdm(total=tasks, unit="task", disable=not progress) as bar:
         score = measure(network, config, trained.meta, draw_all(sampler, tasks), bar.update, batch)
-    return replace(score, accuracy_before=accuracy_before(network, trained.meta, draw_all(sampler, tasks)))
+    return replace(score, before=score_before(network, trained.meta, draw_all(sampler, tasks)))
 
 
 def _source(trained: TrainedRun, text: str) -> DataConfig:
@@ -60,6 +66,6 @@ def _source(trained: TrainedRun, text: str) -> DataConfig:
             f"data: expected NAME=DIR with NAME one of {', '.join(known_datasets())}, got {text!r}"
         )
     spec = trained.spec
-    if name != FOLDER:
+    if name != FOLDER or not isinstance(spec, InputSpec):
         return DataConfig(name, root or None)
     return DataConfig(name, root or None, spec.channels, spec.height, spec.mean, spec.std, spec.resize)

@@ -14,14 +14,14 @@ from .loop import Job, TrainingError
 from .pictures import learning_curve, step_sizes
 from .progress import Progress
 from .run_directory import replace_json, replace_tensors
-from .score import Score, accuracy_before, measure
+from .score import Score, measure, score_before
 from .state import Best, State
-from .tasks import EpisodeSampler
+from .tasks import TaskSampler
 
 PACKAGES = ("edge-adapt", "torch", "numpy")
 
 
-def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> None:
+def finish(job: Job, state: State, test: TaskSampler, shown: Progress) -> None:
     """Write model, layer table, pictures and, last, the result.
 
     Raises:
@@ -37,11 +37,11 @@ def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> Non
     network, settings = parts.network, parts.method.config
     calibration = calibrate(network, settings, meta, draw_all(job.validation, config.validation_tasks))
     score = measure(network, settings, meta, draw_all(test, config.test_tasks))
-    score = replace(score, accuracy_before=accuracy_before(network, meta, draw_all(test, config.test_tasks)))
+    score = replace(score, before=score_before(network, meta, draw_all(test, config.test_tasks)))
     _refuse_nan(job, score, calibration)
     replace_tensors(job.directory.model, {**meta.learned, "alpha": meta.alpha})
     replace_json(job.directory.layers, layer_rows(job, calibration))
-    learning_curve(state.history, job.directory.path / "learning_curve.png")
+    learning_curve(state.history, job.directory.path / "learning_curve.png", network.loss)
     step_sizes(meta.alpha, [layer.name for layer in network.layers], job.directory.path / "step_sizes.png")
     replace_json(job.directory.result, _result(job, state, state.best, score))
 
@@ -49,7 +49,7 @@ def finish(job: Job, state: State, test: EpisodeSampler, shown: Progress) -> Non
 def _refuse_nan(job: Job, score: Score, calibration: Calibration) -> None:
     measured = {
         "test loss": [score.loss],
-        "test accuracy": [score.accuracy],
+        f"test {score.of.words}": [score.value],
         "benefit on validation tasks": [value for row in calibration.benefits for value in row],
     }
     for name, values in measured.items():
@@ -80,14 +80,16 @@ def _result(job: Job, state: State, best: Best, score: Score) -> dict[str, Any]:
         "data": config.data.name,
         "ways": config.task.ways,
         "shots": config.task.shots,
+        "outputs": job.validation.outputs,
+        "loss": score.of.name,
         "seed": config.seed,
         "step": best.step,
         "validation": {
-            "accuracy": row["validation_accuracy"],
+            score.of.metric: row[f"validation_{score.of.metric}"],
             "ci95": row["validation_ci95"],
             "tasks": config.train.validation_tasks,
         },
-        "test": asdict(score),
+        "test": score.to_json(),
         "zero_step_sizes": best.meta.zero_share,
         "active_layers": int(best.meta.updated.sum()),
         "seconds": round(state.seconds, 1),

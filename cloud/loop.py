@@ -18,10 +18,7 @@ from .progress import Progress
 from .run_directory import RunDirectory
 from .score import measure
 from .state import Best, State
-from .tasks import EpisodeSampler
-
-COMMON_METRICS = ("query_loss", "query_accuracy", "active_layers")
-"""What every method reports of an outer step; what one reports beside it has its own columns in the metrics."""
+from .tasks import TaskSampler
 
 
 class TrainingError(RuntimeError):
@@ -40,8 +37,8 @@ class Job:
     """
 
     parts: Parts
-    training: EpisodeSampler
-    validation: EpisodeSampler
+    training: TaskSampler
+    validation: TaskSampler
     directory: RunDirectory
 
     @property
@@ -129,22 +126,24 @@ def _validate(job: Job, state: State) -> State:
     score = measure(parts.network, parts.method.config, state.meta, tasks)
     _refuse_nan(job, state.step, score.loss)
     best = state.best
-    if _eligible(parts, state) and (best is None or score.accuracy > best.accuracy):
-        best = Best(state.step, score.accuracy, state.meta)
+    if _eligible(parts, state) and (best is None or score.of.better(score.value, best.score)):
+        best = Best(state.step, score.value, state.meta)
     seconds = state.seconds + time.perf_counter() - started
+    metric = score.of.metric
     row = {
         "step": state.step,
         "loss": _mean(state, "query_loss"),
-        "accuracy": _mean(state, "query_accuracy"),
+        metric: _mean(state, f"query_{metric}"),
         "validation_loss": score.loss,
-        "validation_accuracy": score.accuracy,
+        f"validation_{metric}": score.value,
         "validation_ci95": score.ci95,
         "active_layers": int(state.meta.updated.sum()),
         "zero_step_sizes": state.meta.zero_share,
         "kept": int(best is not None and best.step == state.step),
         "seconds": round(seconds, 2),
     }
-    row |= {name: _mean(state, name) for name in state.pending[0] if name not in COMMON_METRICS}
+    common = ("query_loss", f"query_{metric}", "active_layers")  # what one method reports beside: own columns
+    row |= {name: _mean(state, name) for name in state.pending[0] if name not in common}
     return replace(state, best=best, history=(*state.history, row), pending=(), seconds=seconds)
 
 

@@ -22,7 +22,7 @@ class Loss:
         metric: name of the metric in files: `accuracy`, `validation_accuracy`, ...
         metric_of_rows: the metric of each row (rows,), as `of_rows`; a task's is the mean over its rows.
         words: the metric for people.
-        form: of a value of the metric in a sentence, a format specification.
+        percent: whether people are told the metric in per cent.
         higher_is_better: whether the best state is the one with the highest metric.
     """
 
@@ -31,7 +31,7 @@ class Loss:
     metric: str
     metric_of_rows: RowsTo
     words: str
-    form: str
+    percent: bool
     higher_is_better: bool
 
     def better(self, value: float, other: float) -> bool:
@@ -40,7 +40,7 @@ class Loss:
 
     def text(self, value: float) -> str:
         """A value of the metric, or of its interval, for people."""
-        return format(value, self.form)
+        return f"{value:.2%}" if self.percent else f"{value:.4g}"
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().flatten(1).mean(1)
 
 
-CROSS_ENTROPY = Loss("softmax-cross-entropy", _cross_entropy, "accuracy", _hits, "accuracy", ".2%", True)
+CROSS_ENTROPY = Loss("softmax-cross-entropy", _cross_entropy, "accuracy", _hits, "accuracy", True, True)
 SQUARED_ERROR = Loss(
-    "mean-squared-error", _squared_error, "mse", _squared_error, "mean squared error", ".4g", False
+    "mean-squared-error", _squared_error, "mse", _squared_error, "mean squared error", False, False
 )
 LOSSES: Mapping[str, Loss] = {loss.name: loss for loss in (CROSS_ENTROPY, SQUARED_ERROR)}

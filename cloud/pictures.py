@@ -13,35 +13,42 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from .losses import CROSS_ENTROPY, Loss
+
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#BBBBBB"
 """Okabe & Ito's palette, distinct under the common colour-vision deficiencies."""
 DOTS_PER_INCH = 120
 
 
-def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw accuracy (training; validation with its 95 % interval; the kept state) and active step sizes."""
+def learning_curve(history: Sequence[Mapping[str, float]], path: Path, loss: Loss = CROSS_ENTROPY) -> None:
+    """Draw the metric (training; validation with its 95 % interval; the kept state) and active step sizes."""
     column = {name: np.array([row[name] for row in history], float) for name in history[0]}
-    steps, accuracy, ci95 = (
+    unit = 100 if loss.percent else 1
+    steps, metric, ci95 = (
         column["step"],
-        100 * column["validation_accuracy"],
-        100 * column["validation_ci95"],
+        unit * column[f"validation_{loss.metric}"],
+        unit * column["validation_ci95"],
     )
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot(
-        steps, 100 * column["accuracy"], color=GREY, marker=".", label="training (mean since last validation)"
+        steps,
+        unit * column[loss.metric],
+        color=GREY,
+        marker=".",
+        label="training (mean since last validation)",
     )
     upper.plot(
-        steps, accuracy, color=BLUE, marker="o", markersize=4, label="validation, adapted as on the device"
+        steps, metric, color=BLUE, marker="o", markersize=4, label="validation, adapted as on the device"
     )
     upper.fill_between(
-        steps, accuracy - ci95, accuracy + ci95, color=BLUE, alpha=0.2, label="95 % interval", lw=0
+        steps, metric - ci95, metric + ci95, color=BLUE, alpha=0.2, label="95 % interval", lw=0
     )
     kept = np.flatnonzero(column["kept"])
     if len(kept):
-        upper.plot(steps[kept[-1]], accuracy[kept[-1]], "*", color=ORANGE, markersize=15, label="kept")
-    upper.set_ylabel("query accuracy (%)")
-    upper.legend(loc="lower right", frameon=False)
+        upper.plot(steps[kept[-1]], metric[kept[-1]], "*", color=ORANGE, markersize=15, label="kept")
+    upper.set_ylabel(f"query {loss.words}{' (%)' if loss.percent else ''}")
+    upper.legend(loc=f"{'lower' if loss.higher_is_better else 'upper'} right", frameon=False)
     lower.plot(steps, 100 * (1 - column["zero_step_sizes"]), color=GREEN, marker=".")
     lower.set_ylim(0, 105)
     lower.set_ylabel("step sizes\nnot zero (%)")

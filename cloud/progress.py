@@ -8,6 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from .losses import CROSS_ENTROPY, Loss
 from .state import State
 
 FIRST_GUESS_AFTER = 5
@@ -18,17 +19,17 @@ UNSOLVED = 0.1
 class Progress:
     """A progress bar on stderr (or nothing at all); it never touches what is computed."""
 
-    def __init__(self, total: int, start: int, shown: bool) -> None:
+    def __init__(self, total: int, start: int, shown: bool, loss: Loss = CROSS_ENTROPY) -> None:
         interval = 0.5 if sys.stderr.isatty() else 15.0
         self._bar = tqdm(
             total=total, initial=start, unit="step", disable=not shown, file=sys.stderr, dynamic_ncols=True,
             mininterval=interval,
         )  # fmt: skip
-        self._start = start
+        self._start, self._loss = start, loss
 
     def step(self, state: State) -> None:
         """Show the state after one outer step."""
-        self._bar.set_postfix(_shown(state.pending[-1]), refresh=False)
+        self._bar.set_postfix(self._shown(state.pending[-1]), refresh=False)
         self._bar.update(1)
         elapsed = float(self._bar.format_dict["elapsed"])
         if state.step - self._start == FIRST_GUESS_AFTER:
@@ -38,7 +39,8 @@ class Progress:
     def validated(self, row: Mapping[str, float]) -> None:
         """Show one row of the metrics."""
         self.note(
-            f"step {row['step']:.0f}: validation accuracy {row['validation_accuracy']:.4f} "
+            f"step {row['step']:.0f}: validation {self._loss.words} "
+            f"{row[f'validation_{self._loss.metric}']:.4f} "
             f"± {row['validation_ci95']:.4f}, {row['active_layers']:.0f} layers active, "
             f"{row['zero_step_sizes']:.0%} of the step sizes zero"
         )
@@ -54,6 +56,11 @@ class Progress:
         if not self._bar.disable:
             self._bar.write(text, file=sys.stderr)
 
+    def _shown(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        name = self._loss.metric
+        loss, metric, active = (metrics[key] for key in ("query_loss", f"query_{name}", "active_layers"))
+        return {"loss": f"{loss:.3f}", name: f"{metric:.3f}", "active layers": f"{active:.0f}"}
+
     def __enter__(self) -> Progress:
         return self
 
@@ -66,8 +73,3 @@ class Progress:
 def minutes(seconds: float) -> str:
     """A duration as people say it: `40 s`, `3.5 min`."""
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
-
-
-def _shown(metrics: Mapping[str, float]) -> dict[str, str]:
-    loss, accuracy, active = (metrics[name] for name in ("query_loss", "query_accuracy", "active_layers"))
-    return {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}", "active layers": f"{active:.0f}"}

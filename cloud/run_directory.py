@@ -30,7 +30,7 @@ class RunDirectory:
     metrics.csv        one row per validation
     model.safetensors  the kept meta-parameters: weights, alpha (K, L), attention
     layers.json        the layer table with caps and benefits per step
-    result.json        accuracy on validation and test tasks, seconds, versions; written last
+    result.json        accuracy or mean squared error on validation and test tasks, seconds, versions; written last
     *.png              learning_curve, step_sizes
     """
 

@@ -38,7 +38,7 @@ def build(kind: type[Section], table: Mapping[str, Any], where: str = "") -> Sec
     ]
     if missing:
         raise ConfigError(f"{where or 'configuration'}: missing {', '.join(missing)}")
-    values = {key: _convert(hints[key], value, dotted(where, key)) for key, value in table.items()}
+    values = {key: convert(hints[key], value, dotted(where, key)) for key, value in table.items()}
     try:
         return kind(**values)
     except ConfigError:
@@ -54,13 +54,21 @@ def to_table(section: object) -> dict[str, Any]:
         value = getattr(section, field.name)
         if is_dataclass(value):
             table[field.name] = to_table(value)
+        elif isinstance(value, Mapping):
+            table[field.name] = dict(value)
         else:
             table[field.name] = NONE if value is None else value
     return table
 
 
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """Check a value against an annotation: dataclass, int, float, bool, str, tuple[...], or one or None."""
+def convert(hint: Any, value: Any, name: str) -> Any:
+    """Check a value against an annotation: dataclass, int, float, bool, str, tuple[...], or one or None.
+
+    A mapping keeps its values as they are, but for those that are "none", which are left away.
+
+    Raises:
+        ConfigError: naming the setting, what was expected and what was given.
+    """
     if is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name}: expected a table of settings, got {value!r}")
@@ -68,11 +76,15 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if isinstance(hint, UnionType):
         if value is None or value == NONE:
             return None
-        return _convert(next(kind for kind in get_args(hint) if kind is not NoneType), value, name)
+        return convert(next(kind for kind in get_args(hint) if kind is not NoneType), value, name)
+    if get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name}: expected a table of settings, got {value!r}")
+        return {key: item for key, item in value.items() if item != NONE}
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{name}: expected a list such as [0.5], got {value!r}")
-        return tuple(_convert(get_args(hint)[0], item, name) for item in value)
+        return tuple(convert(get_args(hint)[0], item, name) for item in value)
     return _scalar(hint, value, name)
 
 

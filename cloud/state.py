@@ -16,15 +16,15 @@ from .adam import AdamState
 from .errors import ConfigError
 from .outer import Meta
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Best:
-    """The meta-parameters that are kept: best validation accuracy among the states the method accepts."""
+    """The meta-parameters that are kept: best validation metric among the states the method accepts."""
 
     step: int
-    accuracy: float
+    score: float
     meta: Meta
 
 
@@ -85,7 +85,7 @@ def _restore(stored: Mapping[str, Any]) -> State:
         step=stored["step"],
         meta=_meta(stored["meta"]),
         adam=AdamState(**stored["adam"]),
-        best=None if best is None else Best(best["step"], best["accuracy"], _meta(best["meta"])),
+        best=None if best is None else Best(best["step"], best["score"], _meta(best["meta"])),
         history=tuple(stored["history"]),
         pending=tuple(stored["pending"]),
         seconds=stored["seconds"],

@@ -53,12 +53,12 @@ def train(
     training = training_sampler(config)
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
-    parts = assemble(config, training.dataset.spec)
+    parts = assemble(config, training.spec, training.outputs)
     _refuse_ignored(config, parts, changes)
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
     if not job.directory.result.exists():
-        with Progress(parts.config.train.outer_steps, state.step, progress) as shown:
+        with Progress(parts.config.train.outer_steps, state.step, progress, parts.network.loss) as shown:
             finish(job, run(job, state, shown), test, shown)
     return load_run(out)
 

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..edge.cost import Layer
-from ..edge.inputs import InputSpec
+from ..edge.inputs import Spec, spec_from_json
 from .assemble import Parts, assemble
 from .config import RunConfig
 from .errors import ConfigError
 from .outer import Meta
 from .run_directory import RunDirectory, read_config
+from .score import Score
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TrainedRun:
     config: RunConfig
     parts: Parts
     meta: Meta
-    spec: InputSpec
+    spec: Spec
     caps: tuple[tuple[int, ...] | None, ...]
     benefits: tuple[tuple[float, ...], ...]
     result: dict[str, Any]
@@ -73,9 +74,30 @@ class TrainedRun:
         """Support set size N of a meta-training task."""
         return self.config.task.ways * self.config.task.shots
 
+    @property
+    def outputs(self) -> int:
+        """Outputs of the network: classes, or numbers in a target."""
+        return int(self.result.get("outputs", self.config.task.ways))
+
+    @property
+    def test(self) -> Score:
+        """What was reached on the test tasks."""
+        return Score.from_json(self.result["test"], self.parts.network.loss)
+
     def module(self) -> nn.Module:
-        """A fresh backbone carrying the meta-learned weights, in evaluation mode."""
-        module = assemble(self.config, self.spec).network.module
+        """A fresh backbone carrying the meta-learned weights, in evaluation mode.
+
+        Raises:
+            ConfigError: a layer has no values of its own for evaluation, but those of each batch.
+        """
+        network = self.parts.network
+        mixing = [layer.name for i, layer in enumerate(self.layers) if network.kind(i).mixes_samples]
+        if mixing:
+            raise ConfigError(
+                f"{self.path}: layer {mixing[0]} was meta-trained with the statistics of its batch, which a device "
+                'that takes one sample at a time does not have; meta-train with architecture.norm = "group"'
+            )
+        module = assemble(self.config, self.spec, self.outputs).network.module
         module.load_state_dict({name: self.meta.learned[name] for name in module.state_dict()})
         return module.eval()
 
@@ -96,8 +118,8 @@ def load_run(path: str | PathLike[str]) -> TrainedRun:
         tensors = load_file(directory.model)
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise ConfigError(f"{path} is damaged ({error}); train again") from None
-    spec = InputSpec.from_json(result["input"])
-    parts = assemble(config, spec)
+    spec = spec_from_json(result["input"])
+    parts = assemble(config, spec, result.get("outputs"))
     alpha = tensors.pop("alpha")
     return TrainedRun(
         path=directory.path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
 
@@ -24,12 +23,10 @@ from .options import threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @threads_option
 def evaluate_command(run: str, data: str | None, tasks: int, batch: int | None, as_json: bool) -> None:
-    """Adapt RUN to test tasks exactly as the device does; print accuracy with its 95 % interval."""
+    """Adapt RUN to test tasks exactly as the device does; print accuracy, or mean squared error, with its 95 %
+    interval."""
     score = evaluate(run, data, tasks=tasks, batch=batch, progress=True)
     if as_json:
-        click.echo(json.dumps(asdict(score)))
+        click.echo(json.dumps(score.to_json()))
     else:
-        click.echo(
-            f"{score.accuracy:.2%} ± {score.ci95:.2%} on {score.tasks} test tasks, "
-            f"{score.accuracy_before:.2%} before adaptation"
-        )
+        click.echo(f"{score.text}, {score.before_text}")

@@ -43,10 +43,9 @@ def run_command(
     except KeyboardInterrupt:
         click.echo(_how_to_resume(out, resume), err=True)
         click.get_current_context().exit(130)
-    test = trained.result["test"]
+    test = trained.test
     click.echo(
-        f"{out}: {test['accuracy']:.2%} ± {test['ci95']:.2%} on {test['tasks']} test tasks "
-        f"({test['accuracy_before']:.2%} before adaptation), "
+        f"{out}: {test.text} ({test.before_text}), "
         f"{trained.result['active_layers']} of {len(trained.layers)} layers active, "
         f"{trained.result['zero_step_sizes']:.0%} of the step sizes zero"
     )

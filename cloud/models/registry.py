@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,7 @@ from .mlp import MLP
 from .mobilenet_v2 import MobileNetV2
 from .mobilenet_v3 import MobileNetV3Small
 from .motion_cnn import MotionCNN
+from .options import checked_options
 from .parts import Shape
 from .resnet import ResNet18, ResNet20
 from .resnet12 import ResNet12
@@ -135,10 +135,8 @@ def build_backbone(
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
-    build, chosen = BACKBONES[name].build, dict(options or {})
-    known = list(inspect.signature(build).parameters)[2:]
-    if unknown := [option for option in chosen if option not in known]:
-        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    build = BACKBONES[name].build
+    chosen = checked_options(name, build, options or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(sample_shape, outputs, **chosen)

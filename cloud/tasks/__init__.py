@@ -1,8 +1,9 @@
-"""Where tasks come from: data sets, their class splits, and episodes."""
+"""Where tasks come from: data sets, their class splits, functions to regress on, and episodes."""
 
 from .dataset import SPLITS, Dataset
-from .episodes import Episode, EpisodeBatch, EpisodeSampler
-from .sources import describe_datasets, load_dataset
+from .episodes import Episode, EpisodeBatch, EpisodeSampler, TaskSampler
+from .functions import Functions, FunctionSampler
+from .sources import describe_datasets, load_dataset, load_functions, loss_of
 
 __all__ = [
     "SPLITS",
@@ -10,6 +11,11 @@ __all__ = [
     "Episode",
     "EpisodeBatch",
     "EpisodeSampler",
+    "FunctionSampler",
+    "Functions",
+    "TaskSampler",
     "describe_datasets",
     "load_dataset",
+    "load_functions",
+    "loss_of",
 ]

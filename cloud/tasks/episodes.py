@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...edge.inputs import InputSpec, Spec
 from ..errors import ConfigError
 from .dataset import Dataset
 from .distortion import Distortion, move
@@ -34,16 +36,35 @@ class EpisodeBatch:
     """T tasks, preprocessed.
 
     Attributes:
-        support_x: float32 (T, ways*shots, C, H, W).
-        support_y: int64 (T, ways*shots).
-        query_x: float32 (T, ways*queries, C, H, W).
-        query_y: int64 (T, ways*queries).
+        support_x: float32 (T, ways*shots, C, H, W); of a regression (T, shots, ...).
+        support_y: int64 (T, ways*shots); of a regression float32 (T, shots, outputs).
+        query_x: float32 (T, ways*queries, C, H, W); of a regression (T, queries, ...).
+        query_y: int64 (T, ways*queries); of a regression float32 (T, queries, outputs).
     """
 
     support_x: NDArray[np.float32]
-    support_y: NDArray[np.int64]
+    support_y: NDArray[Any]
     query_x: NDArray[np.float32]
-    query_y: NDArray[np.int64]
+    query_y: NDArray[Any]
+
+
+class TaskSampler(Protocol):
+    """Tasks by number: the same number always gives the same task."""
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and preprocessing of a sample."""
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that a network for these tasks has: classes, or numbers in a target."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of a task, support and query together."""
+
+    def batch(self, first_index: int, count: int) -> EpisodeBatch:
+        """Return tasks first_index .. first_index+count-1, stacked and preprocessed."""
 
 
 class EpisodeSampler:
@@ -85,6 +106,21 @@ class EpisodeSampler:
         self._starts = np.cumsum(self._sizes) - self._sizes
         self._support_y = np.repeat(np.arange(ways, dtype=np.int64), shots)
         self._query_y = np.repeat(np.arange(ways, dtype=np.int64), queries)
+
+    @property
+    def spec(self) -> InputSpec:
+        """Shape and preprocessing of a sample."""
+        return self.dataset.spec
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that a network for these tasks has."""
+        return self.ways
+
+    @property
+    def samples(self) -> int:
+        """Samples of a task, support and query together."""
+        return self.ways * (self.shots + self.queries)
 
     def _draw(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Draw the images of episode `index`: support, then query."""

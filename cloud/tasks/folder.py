@@ -45,10 +45,10 @@ def _class_files_of(folder: Path, split: str) -> dict[str, list[Path]]:
     return class_files(folder / split)
 
 
-def split_names(names: list[str], folder: Path) -> dict[str, list[str]]:
-    """Share class names out to train, val and test; the same names always give the same shares."""
+def split_names(names: list[str], folder: Path, what: str = "classes") -> dict[str, list[str]]:
+    """Share names (of classes) out to train, val and test; the same names always give the same shares."""
     if len(names) < len(SPLITS):
-        raise ConfigError(f"dataset: {folder} has {len(names)} classes; three splits need at least 3")
+        raise ConfigError(f"dataset: {folder} has {len(names)} {what}; three splits need at least 3")
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     val = max(1, round(VALIDATION_SHARE * len(names)))
     test = max(1, round(TEST_SHARE * len(names)))

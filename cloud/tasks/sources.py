@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from ...edge.inputs import InputSpec
+from ...edge.inputs import ArraySpec, InputSpec
 from ..errors import ConfigError
-from . import glyphs, miniimagenet, omniglot
+from ..losses import CROSS_ENTROPY, SQUARED_ERROR, Loss
+from . import arrays, glyphs, miniimagenet, omniglot, sinusoid
 from .dataset import SPLITS, Dataset
 from .folder import load_folder
+from .functions import Functions
 
+_REGRESSIONS = {
+    sinusoid.NAME: "sines of any amplitude and phase, 1 number to 1 number, mean squared error; built in",
+    arrays.NAME.upper(): "any folder of .npz files, one regression task each: inputs (n, ...), targets (n, outputs)",
+}
 DATA_VARIABLE = "EDGE_ADAPT_DATA"
 
 
@@ -77,10 +83,46 @@ def load_dataset(
     return load_folder(Path(name_or_path), split, spec)
 
 
+def load_functions(
+    name: str,
+    split: str,
+    folder: Path | None,
+    spec: ArraySpec | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Functions:
+    """Load one split of a source of regression tasks.
+
+    Args:
+        name: "sinusoid" or "arrays".
+        split: "train", "val" or "test".
+        folder: of "arrays", see `load_arrays`.
+        spec: what a trained network expects; None: what the source brings.
+        mean: see `load_arrays`.
+        std: see `load_arrays`.
+
+    Raises:
+        ConfigError: no folder where one is needed, a damaged file, a spec that does not fit.
+    """
+    if name == arrays.NAME:
+        if folder is None:
+            raise ConfigError("data.root: which folder of .npz files? Name it with --data DIR")
+        return arrays.load_arrays(folder, split, spec, mean, std)
+    if spec is not None and spec.shape != sinusoid.SPEC.shape:
+        raise ConfigError(f"data: {name} has samples of shape (1,), but the network expects {spec.shape}")
+    return replace(sinusoid.sinusoids(split), spec=spec or sinusoid.SPEC)
+
+
 def describe_datasets() -> dict[str, str]:
     """Return each data set's name with one line about it, for `meta-train list`."""
     lines = {name: source.line for name, source in _SOURCES.items()}
     return {
         **lines,
         "FOLDER": "any folder with one sub-folder of images per class, or train/ val/ test/ of such",
+        **_REGRESSIONS,
     }
+
+
+def loss_of(name: str) -> Loss:
+    """What tasks of a data set are: classifications, or regressions."""
+    return SQUARED_ERROR if name in (sinusoid.NAME, arrays.NAME) else CROSS_ENTROPY

@@ -36,7 +36,7 @@ def test_a_recipe_makes_a_network_and_a_method_that_ignores_none_of_its_settings
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        ("vit", r"^backbone: vit: layer \S+: expected conv, linear or GroupNorm, got LayerNorm$"),
+        ("vit", r"^backbone: vit: layer \S+: expected conv, linear, GroupNorm or BatchNorm, got LayerNorm$"),
         (
             "motion-cnn",
             r"^backbone: motion-cnn: .* takes samples \(channels, length\), .* got \(1, 28, 28\)$",
@@ -59,7 +59,7 @@ def test_a_recipe_may_choose_the_backbones_options() -> None:
     assert RunConfig.from_table(read_toml(write_toml(to_table(config)), "")) == config
     for name, value, message in (
         ("width", 0.5, "backbone: conv4: conv4 has no option 'width'; it has norm, pool"),
-        ("norm", "batch", "layer norm1: expected conv, linear or GroupNorm, got BatchNorm2d"),
+        ("pool", 3, "architecture.pool: expected text, got 3"),
         ("pool", "min", "pool must be one of max, average, got 'min'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -47,7 +47,7 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
         (
             "data.name",
             "mnist",
-            r"data\.name must be one of glyphs, omniglot, miniimagenet, folder, got 'mnist'",
+            r"data\.name must be one of glyphs, omniglot, miniimagenet, folder, sinusoid, arrays, got 'mnist'",
         ),
         ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
         ("task.ways", 1, r"task\.ways must be at least 2, got 1"),

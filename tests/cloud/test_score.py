@@ -14,7 +14,7 @@ from edge_adapt.cloud.assemble import draw_all, fixed_sampler, load_split
 from edge_adapt.cloud.calibrate import calibrate, percentile
 from edge_adapt.cloud.inner.device import adapt
 from edge_adapt.cloud.outer import Batch, Meta
-from edge_adapt.cloud.score import accuracy_before, interval, measure
+from edge_adapt.cloud.score import interval, measure, score_before
 
 
 def batches_of(run: TrainedRun, count: int) -> list[Batch]:
@@ -33,7 +33,7 @@ def test_the_interval_is_that_of_a_bernoulli_mean() -> None:
 def test_without_step_sizes_adaptation_changes_nothing(finished: TrainedRun) -> None:
     meta = with_alpha(finished, torch.zeros_like(finished.alpha))
     score = measure(finished.parts.network, finished.parts.method.config, meta, batches_of(finished, 6))
-    before = accuracy_before(finished.parts.network, finished.meta, batches_of(finished, 6))
+    before = score_before(finished.parts.network, finished.meta, batches_of(finished, 6))
     module, hits = finished.module(), []
     for batch in batches_of(finished, 6):
         with torch.no_grad():
@@ -98,7 +98,7 @@ def test_benefits_predict_the_loss_decrease_of_a_small_step(finished: TrainedRun
         ({"split": "train"}, r"split must be one of val, test, got 'train'"),
         (
             {"data": "mnist"},
-            r"expected NAME=DIR with NAME one of glyphs, omniglot, miniimagenet, folder, got 'mnist'",
+            r"expected NAME=DIR with NAME one of glyphs, omniglot, miniimagenet, folder, sinusoid, arrays, got 'mnist'",
         ),
     ],
 )
