@@ -33,11 +33,9 @@ def best_within(rows: Sequence[Row], penalty: str, budget: int) -> Row | None:
 
 def not_below(other: Row | None, paper: Row | None) -> bool:
     """Whether a run is not below the paper's cost by more than the larger interval of the two."""
-    if paper is None:
-        return True
-    return other is not None and bool(
-        other["accuracy"] >= paper["accuracy"] - max(other["ci95"], paper["ci95"])
-    )
+    if other is None or paper is None:
+        return other is not None
+    return bool(other["accuracy"] >= paper["accuracy"] - max(other["ci95"], paper["ci95"]))
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
