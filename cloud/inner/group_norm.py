@@ -37,14 +37,58 @@ def pooled_normalised(x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     return y
 
 
-def _wide(x: Tensor, w: Tensor) -> Tensor:
+def wide(x: Tensor, w: Tensor) -> Tensor:
     """Rows as (N, T*C, pixels)."""
     return x.reshape(-1, w.numel(), x[0, 0].numel())
 
 
-def _sums(a: Tensor, b: Tensor) -> Tensor:
-    products: Tensor = torch.linalg.vecdot(a, b)
-    return products.unsqueeze(-1)
+def dots(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over pixels of a * b and of b, maps (N, C, pixels), each (N, C, 1), in one pass without a product map.
+
+    On a CPU torch's GroupNorm has the loop: with a mean of 0 and a deviation of 1 the gradients of its scale and
+    shift are these sums, where rows are made channels.
+    """
+    rows, channels, pixels = a.shape
+    if a.device.type != "cpu" or not pixels:
+        return (a * b).sum(-1, keepdim=True), b.sum(-1, keepdim=True)
+    count = rows * channels
+    one, flat = a.new_ones(1, count), (1, count, pixels)
+    _, products, plain = torch.ops.aten.native_group_norm_backward(
+        b.reshape(flat), a.reshape(flat), torch.zeros_like(one), one, one[0], *flat, count, (False, True, True)
+    )
+    return products.reshape(rows, channels, 1), plain.reshape(rows, channels, 1)
+
+
+class Groups:
+    """Means and 1/sigma per group (N, G), spread over the channels of a map (N, C, pixels)."""
+
+    def __init__(self, mean: Tensor, r: Tensor, channels: int, pixels: int) -> None:
+        self._shape = (*mean.shape, channels // mean.shape[1])
+        self._entries = self._shape[2] * pixels
+        self.mean, self.r = self._spread(mean.unsqueeze(-1)), self._spread(r.unsqueeze(-1))
+
+    def average(self, per_channel: Tensor) -> Tensor:
+        """Sums per channel (N, C, 1) to the mean over each group's entries, spread again."""
+        return self._spread(per_channel.reshape(self._shape).sum(-1, keepdim=True) / self._entries)
+
+    def _spread(self, per_group: Tensor) -> Tensor:
+        return per_group.expand(self._shape).reshape(self._shape[0], -1, 1)
+
+
+class Second(NamedTuple):
+    """Second derivatives as combinations of maps, coefficients (N, C, 1) and (1, C, 1).
+
+    to_gy = gy_constant + v * gy_v + x * gy_x; to_x = x_constant + v * x_v + g * x_g + x * x_x; to_w = w (C, 1).
+    """
+
+    gy_constant: Tensor
+    gy_v: Tensor
+    gy_x: Tensor
+    x_constant: Tensor
+    x_v: Tensor
+    x_g: Tensor
+    x_x: Tensor
+    w: Tensor
 
 
 class _Norm(Function):
@@ -54,10 +98,10 @@ class _Norm(Function):
     def forward(
         ctx: Context, x: Tensor, w: Tensor, b: Tensor, groups: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = _wide(x.contiguous(), w)
+        rows = wide(x.contiguous(), w)
         count = groups * (w.numel() // x.shape[1])
         y, mean, r = torch.ops.aten.native_group_norm(
-            wide, w.reshape(-1), b.reshape(-1), *wide.shape, count, eps
+            rows, w.reshape(-1), b.reshape(-1), *rows.shape, count, eps
         )
         ctx.save_for_backward(x, mean, r, w)
         ctx.mark_non_differentiable(mean, r)
@@ -79,14 +123,14 @@ class _NormGradient(Function):
         ctx: Context, x: Tensor, mean: Tensor, r: Tensor, w: Tensor, gy: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(x, mean, r, w, gy)
-        wide = _wide(x.contiguous(), w)
+        rows = wide(x.contiguous(), w)
         gx, gw, gb = torch.ops.aten.native_group_norm_backward(
-            _wide(gy.contiguous(), w),
-            wide,
+            wide(gy.contiguous(), w),
+            rows,
             mean,
             r,
             w.reshape(-1),
-            *wide.shape,
+            *rows.shape,
             r.shape[1],
             (True, True, True),
         )
@@ -96,10 +140,12 @@ class _NormGradient(Function):
     @once_differentiable
     def backward(ctx: Context, *grads: Tensor) -> Any:
         x, mean, r, w, gy = ctx.saved_tensors
-        wide_x, wide_g, wide_v = (_wide(value.contiguous(), w) for value in (x, gy, grads[0]))
-        wide_w, vw, vb = (value.reshape(1, -1, 1) for value in (w, grads[1], grads[2]))
-        to_x, to_w, to_gy = _second(wide_x, wide_g, wide_v, mean, r, wide_w, vw, vb)
-        return to_x.reshape(x.shape), None, None, to_w.reshape(w.shape), to_gy.reshape(x.shape)
+        rows, g, v = (wide(value.contiguous(), w) for value in (x, gy, grads[0]))
+        groups = Groups(mean, r, *rows.shape[1:])
+        found = second(groups, dots(rows, g), dots(rows, v), dots(v, g)[0], w, grads[1], grads[2])
+        to_gy = torch.addcmul(found.gy_constant, v, found.gy_v).addcmul_(rows, found.gy_x)
+        to_x = torch.addcmul(found.x_constant, v, found.x_v).addcmul_(g, found.x_g).addcmul_(rows, found.x_x)
+        return to_x.reshape(x.shape), None, None, found.w.reshape(w.shape), to_gy.reshape(x.shape)
 
 
 class _PooledNormalised(Function):
@@ -126,35 +172,37 @@ class _PooledNormalised(Function):
         return torch.addcmul(constant.reshape(*x.shape[:2], 1), rows, spread).reshape(x.shape), None, None
 
 
-def _second(
-    x: Tensor, g: Tensor, v: Tensor, mean: Tensor, r: Tensor, w: Tensor, vw: Tensor, vb: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def second(
+    groups: Groups,
+    gradient: tuple[Tensor, Tensor],
+    vector: tuple[Tensor, Tensor],
+    v3: Tensor,
+    w: Tensor,
+    vw: Tensor,
+    vb: Tensor,
+) -> Second:
     """Gradient of sum(v * gx) + sum(vw * gw) + sum(vb * gb) in x, w and gy = g.
 
-    Maps x, g, v (N, C, pixels); mean, r (N, G); w, vw, vb (1, C, 1). With h = x_hat:
-    s1 = sum g, s2 = sum g*h, v1 = sum v, v2 = sum v*h, v3 = sum v*g per channel.
+    `gradient` and `vector` are the sums of x*g, g and of x*v, v per row and channel, v3 that of v*g, (N, C, 1).
+    With h = x_hat: s1 = sum g, s2 = sum g*h, v1 = sum v, v2 = sum v*h.
     """
-    rows, channels, pixels = x.shape
-    count = r.shape[1]
-
-    def spread(per_group: Tensor) -> Tensor:
-        return per_group.repeat_interleave(channels // count, 1).unsqueeze(-1)
-
-    def average(per_channel: Tensor) -> Tensor:
-        return spread(per_channel.reshape(rows, count, -1).sum(-1) / (channels // count * pixels))
-
-    mean, r = spread(mean), spread(r)
-    s1, v1 = g.sum(-1, keepdim=True), v.sum(-1, keepdim=True)
-    s2, v2 = r * (_sums(g, x) - mean * s1), r * (_sums(v, x) - mean * v1)
-    v3 = _sums(v, g)
+    w, vw, vb = (value.reshape(1, -1, 1) for value in (w, vw, vb))
+    mean, r, average = groups.mean, groups.r, groups.average
+    (xg, s1), (xv, v1) = gradient, vector
+    s2, v2 = r * (xg - mean * s1), r * (xv - mean * v1)
     m1, m2, p1, p2 = average(w * s1), average(w * s2), average(v1), average(v2)
     along = vw - r * w * p2
-    to_w = (r * (v3 - p2 * s2 - p1 * s1)).sum(0)
-    to_gy = torch.addcmul(vb - r * w * p1 - along * r * mean, v, w * r).addcmul_(x, along * r)
     slope = r * (average(along * s2) - r * m2 * p2) + r * r * (average(w * v3) - m2 * p2 - m1 * p1)
-    constant = r * (r * m2 * p1 - average(along * s1)) + slope * r * mean
-    to_x = torch.addcmul(constant, v, -r * r * m2).addcmul_(g, r * along).addcmul_(x, -slope * r)
-    return to_x, to_w, to_gy
+    return Second(
+        gy_constant=vb - r * w * p1 - along * r * mean,
+        gy_v=w * r,
+        gy_x=along * r,
+        x_constant=r * (r * m2 * p1 - average(along * s1)) + slope * r * mean,
+        x_v=-r * r * m2,
+        x_g=r * along,
+        x_x=-slope * r,
+        w=(r * (v3 - p2 * s2 - p1 * s1)).sum(0),
+    )
 
 
 _norm: Any = _Norm.apply

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from . import ops
 from .batch_norm import batch_norm, normalised_rows
 from .group_norm import group_norm, pooled_normalised
+from .norm_pool import norm_pool
+from .pool import Size
 
 Weights = Sequence[Tensor]
 
@@ -149,6 +151,20 @@ class BatchNormKind(NormKind):
         x_hat = partial(normalised_rows, x, len(weights[0]), self.eps)
         y = batch_norm(x, weights[0], weights[1], self.eps)
         return Ran(y, x_hat, lambda: pooled(x_hat(), self.channel_axis))
+
+
+class NormPoolKind(NormKind):
+    """GroupNorm and the max-pool after it; the output is the pooled map, so nothing can watch the norm's own."""
+
+    def __init__(self, part: nn.GroupNorm, window: Size) -> None:
+        super().__init__(part)
+        self.window = window
+
+    def forward(self, x: Tensor, weights: Weights, wanted: ops.Wanted) -> Ran:
+        """Run on input rows x."""
+        y, mean, r = norm_pool(x, weights[0], weights[1], self.groups, self.eps, self.window)
+        x_hat = partial(nn.functional.group_norm, x, self.groups, eps=self.eps)
+        return Ran(y, x_hat, lambda: pooled_normalised(x, mean, r))
 
 
 def layer_kind(part: nn.Module) -> LayerKind:

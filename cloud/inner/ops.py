@@ -4,8 +4,8 @@ Layout: sample n of task t is row n*T + t of the batch, so that a map (N*T, C, H
 map (N, T*C, H, W) of one convolution with T groups: per-task weights (T, O, I, h, w) cost one grouped
 convolution. Weights without the task dimension are shared by all rows.
 
-A convolution is linear in input, weight and output gradient; its two gradients are the same kind of function,
-so three autograd functions that differentiate into each other give second derivatives with no work beyond the
+A convolution is linear in input, weight and output gradient; its gradients are the same kind of function, so
+two autograd functions that differentiate into each other give second derivatives with no work beyond the
 convolutions that the mathematics needs. (torch's own double backward convolves with kernels as large as the
 image.)
 """
@@ -20,6 +20,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 Context = Any
+Mask = tuple[bool, bool, bool]
+NARROW = 8
+"""Fewer input channels than this per task: a CPU takes 3 to 12 times as long for one convolution with T groups."""
 
 
 class Geometry(NamedTuple):
@@ -52,7 +55,16 @@ def _widen(x: Tensor, w: Tensor) -> Tensor:
     return x.reshape(x.shape[0] // tasks, tasks * x.shape[1], *x.shape[2:])
 
 
+def _tasks_one_by_one(w: Tensor, geometry: Geometry) -> int:
+    """How many convolutions to make of T tasks' weights: 0 for one with T groups, which CPUs do slowly if narrow."""
+    narrow = w.dim() == 5 and len(w) > 1 and w.shape[2] < NARROW and geometry.groups == 1
+    return len(w) if narrow and w.device.type == "cpu" else 0
+
+
 def _convolve(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
+    if count := _tasks_one_by_one(w, geometry):
+        parts = [torch.conv2d(x[t::count], w[t], None if b is None else b[t], *geometry) for t in range(count)]
+        return torch.stack(parts, 1).flatten(0, 1)
     tasks = w.shape[0] if w.dim() == 5 else 1
     bias = None if b is None else b.reshape(-1)
     stride, padding, dilation, groups = geometry
@@ -64,6 +76,11 @@ def _convolve(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Ten
 def _gradients(
     x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry, mask: tuple[bool, bool]
 ) -> tuple[Any, Any]:
+    """(gx, gw), None where the mask says so."""
+    if count := _tasks_one_by_one(w, geometry):
+        one = [_gradients(x[t::count], w[t], gy[t::count], geometry, mask) for t in range(count)]
+        gx = torch.stack([each[0] for each in one], 1).flatten(0, 1) if mask[0] else None
+        return gx, (torch.stack([each[1] for each in one]) if mask[1] else None)
     tasks = w.shape[0] if w.dim() == 5 else 1
     stride, padding, dilation, groups = geometry
     flat = w.reshape(-1, *w.shape[-3:])
@@ -75,14 +92,14 @@ def _gradients(
 
 
 class _Conv(Function):
-    """y(x, w, b); backward: the two other functions, and the sum over rows and pixels for the bias."""
+    """y(x, w, b)."""
 
     @staticmethod
     def forward(
         ctx: Context, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted
     ) -> Tensor:
         ctx.save_for_backward(x, w)
-        ctx.geometry, ctx.wanted, ctx.bias_shape = geometry, wanted, None if b is None else b.shape
+        ctx.geometry, ctx.wanted, ctx.has_bias = geometry, wanted, b is not None
         return _convolve(x, w, b, geometry)
 
     @staticmethod
@@ -92,54 +109,44 @@ class _Conv(Function):
         inner = torch.is_grad_enabled()
         need_x = ctx.needs_input_grad[0] and (ctx.wanted.input or not inner)
         need_w = ctx.needs_input_grad[1] and (ctx.wanted.weight or not inner)
-        gx = _conv_input(x, w, gy, ctx.geometry) if need_x else None
-        gw = _conv_weight(x, w, gy, ctx.geometry) if need_w else None
-        need_b = ctx.bias_shape is not None and need_w
-        gb = _widen(gy, w).sum((0, 2, 3)).reshape(ctx.bias_shape) if need_b else None
-        return gx, gw, gb, None, None
+        mask = need_x, need_w, need_w and ctx.has_bias
+        return *_conv_gradients(x, w, gy, ctx.geometry, mask), None, None
 
 
-class _ConvInput(Function):
-    """gx(w, gy); x gives only the shape."""
+class _ConvGradients(Function):
+    """(gx, gw, gb) as functions of x, w and gy; what the mask leaves out is None and costs nothing."""
 
     @staticmethod
-    def forward(ctx: Context, x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Context, x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry, mask: Mask
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         ctx.save_for_backward(x, w, gy)
         ctx.geometry = geometry
-        gx: Tensor = _gradients(x, w, gy, geometry, (True, False))[0]
-        return gx
+        ctx.set_materialize_grads(False)
+        gx, gw = _gradients(x, w, gy, geometry, mask[:2])
+        gb = _widen(gy, w).sum((0, 2, 3)).reshape(w.shape[:-3]) if mask[2] else None
+        return gx, gw, gb
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Context, *grads: Tensor) -> Any:
-        (v,) = grads
-        _, w, gy = ctx.saved_tensors
-        gw = _gradients(v, w, gy, ctx.geometry, (False, True))[1]
-        return None, gw, _convolve(v, w, None, ctx.geometry), None
-
-
-class _ConvWeight(Function):
-    """gw(x, gy); w gives only the shape."""
-
-    @staticmethod
-    def forward(ctx: Context, x: Tensor, w: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(x, gy)
-        ctx.geometry = geometry
-        gw: Tensor = _gradients(x, w, gy, geometry, (False, True))[1]
-        return gw
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Context, *grads: Tensor) -> Any:
-        (v,) = grads
-        x, gy = ctx.saved_tensors
-        gx = _gradients(x, v, gy, ctx.geometry, (True, False))[0] if ctx.needs_input_grad[0] else None
-        return gx, None, _convolve(x, v, None, ctx.geometry), None
+    def backward(ctx: Context, *grads: Tensor | None) -> Any:
+        v, vw, vb = grads
+        x, w, gy = ctx.saved_tensors
+        to_x = to_w = to_gy = None
+        if v is not None:
+            to_w = _gradients(v, w, gy, ctx.geometry, (False, True))[1]
+            to_gy = _convolve(v, w, None, ctx.geometry)
+        if vw is not None or vb is not None:
+            vw = torch.zeros_like(w) if vw is None else vw
+            if ctx.needs_input_grad[0]:
+                to_x = _gradients(x, vw, gy, ctx.geometry, (True, False))[0]
+            along = _convolve(x, vw, vb, ctx.geometry)
+            to_gy = along if to_gy is None else to_gy.add_(along)
+        return to_x, to_w, to_gy, None, None
 
 
 _conv: Any = _Conv.apply
-_conv_input: Any = _ConvInput.apply
-_conv_weight: Any = _ConvWeight.apply
+_conv_gradients: Any = _ConvGradients.apply
 
 
 def conv(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted = Wanted()) -> Tensor:  # noqa: B008
@@ -150,7 +157,7 @@ def conv(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wan
 
 def conv_weight_gradient(x: Tensor, gy: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
     """Sum over a task's samples of dL/dw, in w's shape (T, O, I, h, w); differentiable once in x and gy."""
-    gw: Tensor = _conv_weight(x, w, gy, geometry)
+    gw: Tensor = _conv_gradients(x, w, gy, geometry, (False, True, False))[1]
     return gw
 
 

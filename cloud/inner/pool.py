@@ -59,22 +59,28 @@ def _replaced(old: Tensor, mask: Tensor, new: Tensor | int) -> Tensor:
     return old * (1 - on) + on * new
 
 
+def largest(x: Tensor, window: Size) -> tuple[Tensor, Tensor]:
+    """Maximum of each window of x (B, C, H, W), and the flat position (int64) in its map that it came from."""
+    (high, wide), (height, width) = window, x.shape[2:]
+    rows, columns = height // high, width // wide
+    shape = x.shape[:2]
+    tiles = x[:, :, : rows * high, : columns * wide].reshape(*shape, rows * high, columns, wide)
+    across, column = _first_largest(tiles.unbind(4))
+    y, row = _first_largest(across.reshape(*shape, rows, high, columns).unbind(3))
+    column = _chosen(column.reshape(*shape, rows, high, columns).unbind(3), row)
+    corner = torch.arange(rows).unsqueeze(1) * high * width + torch.arange(columns) * wide
+    return y.contiguous(), corner.to(x.device) + (row.int() * width + column)
+
+
 class _MaxPool(Function):
     """y and, for each window, the flat position in the input map that it came from."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, window: Size) -> Tensor:
-        (high, wide), (height, width) = window, x.shape[2:]
-        rows, columns = height // high, width // wide
-        shape = x.shape[:2]
-        tiles = x[:, :, : rows * high, : columns * wide].reshape(*shape, rows * high, columns, wide)
-        across, column = _first_largest(tiles.unbind(4))
-        y, row = _first_largest(across.reshape(*shape, rows, high, columns).unbind(3))
-        column = _chosen(column.reshape(*shape, rows, high, columns).unbind(3), row)
-        corner = torch.arange(rows).unsqueeze(1) * high * width + torch.arange(columns) * wide
-        ctx.save_for_backward(x, corner.to(x.device) + (row.int() * width + column))
+        y, position = largest(x, window)
+        ctx.save_for_backward(x, position)
         ctx.window = window
-        return y.contiguous()
+        return y
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> Any:

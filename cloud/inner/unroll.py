@@ -61,6 +61,7 @@ class Unroll:
         batch: Batch,
         first_order: bool,
     ) -> None:
+        network = network if config.attention else network.fused
         self._network, self._config, self._first_order = network, config, first_order
         self._open = tuple(open_layers)
         self._tasks, self._samples = batch.support_y.shape[:2]
