@@ -82,6 +82,6 @@ def _idle(method: MethodConfig) -> dict[str, str]:
         "attention = true": (method.attention, ATTENTION_SETTINGS),
         "a penalty": (method.penalty != "none", ("penalty_strength", "warmup_fraction")),
         'penalty = "peak"': (method.penalty == "peak", ("target_fraction", "prune_at")),
-        "first_order = false": (not method.first_order, ("first_order_until", "checkpoint_steps")),
+        "first_order = false": (not method.first_order, ("first_order_until",)),
     }
     return {name: need for need, (met, names) in needs.items() if not met for name in names}

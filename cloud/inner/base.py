@@ -122,7 +122,8 @@ class MethodConfig:
     alpha_rate: float = 0.01
     """Learning rate of alpha relative to inner_step_size (its own Adam group)."""
     checkpoint_steps: bool = False
-    """Second order: keep only each step's weights and compute every inner step again on the way back."""
+    """Compute every inner step twice and keep its graph only meanwhile: to second order memory grows by a set of
+    weights per step, to first order not at all."""
     prox: float = 1.0
     """iMAML: lambda of the proximal term lambda/2 |w' - w|^2 of the inner loss."""
     mu: float = 0.5

@@ -249,7 +249,6 @@ def test_a_setting_that_the_method_would_ignore_is_refused(run_tiny: Train, tmp_
         ({"method.penalty": "activations", "method.target_fraction": 0.4}, r'needs penalty = "peak"'),
         ({"method.penalty": "none", "method.prune_at": 0.2}, r'prune_at: .* needs penalty = "peak"'),
         ({"method.first_order": True, "method.first_order_until": 0.5}, r"needs first_order = false"),
-        ({"method.first_order": True, "method.checkpoint_steps": True}, r"needs first_order = false"),
     ],
 )
 def test_a_setting_that_another_one_switches_off_is_refused(
