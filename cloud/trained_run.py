@@ -98,7 +98,8 @@ class TrainedRun:
                 'that takes one sample at a time does not have; meta-train with architecture.norm = "group"'
             )
         module = assemble(self.config, self.spec, self.outputs).network.module
-        module.load_state_dict({name: self.meta.learned[name] for name in module.state_dict()})
+        learned = {name: self.meta.learned[name] for name, _ in module.named_parameters()}
+        module.load_state_dict(learned, strict=False)
         return module.eval()
 
 
