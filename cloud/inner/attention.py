@@ -31,7 +31,7 @@ def slots(layers: Sequence[Layer]) -> dict[str, int]:
     for layer in layers:
         if layer.kind == "norm" and layer.groups == layer.channels_in:
             raise ValueError(
-                f"layer {layer.name}: attention needs more than one channel per group, "
+                f"attention: layer {layer.name} needs more than one channel per group, "
                 f"got {layer.groups} groups of {layer.channels_in} channels; use fewer groups"
             )
         if not layer.is_output:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..inner.attention import init_attention
+from ..inner.attention import init_attention, slots
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.constant_scores import init_channels
 from ..inner.network import Network
@@ -38,6 +38,8 @@ class PMeta(Maml):
         super().__init__(network, config)
         self.config = config
         self._penalty = PENALTIES[config.penalty]
+        if config.attention:
+            slots(network.layers)  # refuses norms that attention cannot see
         if config.attention_masks == "maps" and (config.first_order or config.first_order_until > 0):
             raise ValueError(
                 'attention_masks: "maps" is learned through second derivatives only; set first_order = false and '

@@ -83,10 +83,16 @@ def test_a_folder_needs_channels_size_mean_and_std() -> None:
 
 
 def test_a_changed_setting_is_reported_but_not_where_the_data_lie() -> None:
-    old = RunConfig.from_table(BASE)
-    assert differences(old, RunConfig.from_table(BASE, {"data.root": "elsewhere", "summary": "x"})) == []
-    changed = RunConfig.from_table(BASE, {"task.shots": 5, "method.rho_fw": 0.5})
+    table = {"data": {"name": "omniglot"}}
+    old = RunConfig.from_table(table)
+    assert differences(old, RunConfig.from_table(table, {"data.root": "elsewhere", "summary": "x"})) == []
+    changed = RunConfig.from_table(table, {"task.shots": 5, "method.rho_fw": 0.5})
     assert differences(old, changed) == ["task.shots: 1 -> 5", "method.rho_fw: 0.3 -> 0.5"]
+
+
+def test_data_that_are_built_in_have_no_place() -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: glyphs is built in, so 'x' would have no effect"):
+        DataConfig("glyphs", root="x")
 
 
 def test_a_recipe_file_may_extend_a_packaged_recipe(tmp_path: Path) -> None:
