@@ -64,8 +64,8 @@ class TrainedRun:
         return {name: value for name, value in self.meta.learned.items() if name.startswith("attention.")}
 
     @property
-    def rho(self) -> tuple[float, float] | None:
-        """Clip ratios (forward, backward) of meta attention; None without attention."""
+    def rho(self) -> tuple[float | None, float | None] | None:
+        """Clip ratios (forward, backward) of meta attention, None where a side is off; None without attention."""
         settings = self.parts.method.config
         return (settings.rho_fw, settings.rho_bw) if settings.attention else None
 
