@@ -230,6 +230,7 @@ class _Device:
             values = [weights[name] for name in self._network.names(index)]
             ran[index] = scores.run(index, x, values, FROZEN, of)
             y = ran[index].output
-            return y if y.requires_grad or index not in watched else y.requires_grad_()
+            y = y if y.requires_grad or index not in watched else y.requires_grad_()
+            return scores.pass_on(index, y, of)
 
         return call

@@ -7,6 +7,7 @@ and so change the gradients of all layers below. No inner gradient flows through
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,17 +43,20 @@ class MaskedMaps(NoScores):
         self._hooks: list[RemovableHandle] = []
 
     def run(self, index: int, x: Tensor, weights: Sequence[Tensor], wanted: Wanted, of: Pass) -> Ran:
-        """The layer with its masks."""
-        layer, kind = self._network.layers[index], self._network.kind(index)
-        forward, backward = (self._mask(f"{layer.name}.{side}", of) for side in ("fw", "bw"))
-        if forward is None:
-            ran = kind.forward(x, weights, wanted)
-        else:
-            ran = MASKED[layer.kind](kind, x, weights, wanted, forward)
-        if backward is not None:
-            y = ran.output if ran.output.requires_grad else ran.output.requires_grad_()
-            self._hooks.append(y.register_hook(_masked_gradient(backward, kind, self._bw_input, of)))
-        return ran
+        """The layer on what it sees, masked."""
+        kind, mask = self._network.kind(index), self._mask(index, "fw", of)
+        if mask is None:
+            return kind.forward(x, weights, wanted)
+        return MASKED[self._network.layers[index].kind](kind, x, weights, wanted, mask)
+
+    def pass_on(self, index: int, output: Tensor, of: Pass) -> Tensor:
+        """The same values; on its way back the gradient is masked."""
+        mask = self._mask(index, "bw", of)
+        if mask is None:
+            return output
+        above = output.view_as(output)
+        self._hook(above, _masked_gradient(mask, self._network.kind(index), self._bw_input, of))
+        return above
 
     def release(self) -> None:
         """From here on gradients flow as if nothing were masked: the outer gradient's way back."""
@@ -60,7 +64,11 @@ class MaskedMaps(NoScores):
             hook.remove()
         self._hooks.clear()
 
-    def _mask(self, key: str, of: Pass) -> Mask | None:
+    def _hook(self, value: Any, change: Callable[[Tensor], Tensor]) -> None:
+        self._hooks.append(value.register_hook(change))
+
+    def _mask(self, index: int, side: str, of: Pass) -> Mask | None:
+        key = f"{self._network.layers[index].name}.{side}"
         if key not in self._modules:
             return None
 
@@ -68,7 +76,7 @@ class MaskedMaps(NoScores):
             found, _ = self._modules[key].gammas({key: p}, of.samples if of.averages else None)
             gamma = found[key].repeat(of.samples, 1) if of.averages else found[key]
             if gamma.requires_grad:
-                self._hooks.append(gamma.register_hook(torch.zeros_like))
+                self._hook(gamma, torch.zeros_like)
             return gamma
 
         return mask

@@ -55,6 +55,9 @@ class Scores(Protocol):
     def run(self, index: int, x: Tensor, weights: Sequence[Tensor], wanted: Wanted, of: Pass) -> Ran:
         """Run a layer on support rows."""
 
+    def pass_on(self, index: int, output: Tensor, of: Pass) -> Tensor:
+        """What the layers above read; the gradient of `output` itself is what the layer's own gradients are made of."""
+
     def score(
         self,
         ran: Mapping[int, Ran],
@@ -86,6 +89,10 @@ class NoScores:
     def run(self, index: int, x: Tensor, weights: Sequence[Tensor], wanted: Wanted, of: Pass) -> Ran:
         """The plain layer."""
         return self._network.kind(index).forward(x, weights, wanted)
+
+    def pass_on(self, index: int, output: Tensor, of: Pass) -> Tensor:
+        """The output itself."""
+        return output
 
     def score(
         self,

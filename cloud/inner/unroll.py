@@ -124,7 +124,7 @@ class Unroll:
             )
             values = [weights[name] for name in self._network.names(index)]
             ran[index] = scores.run(index, x, values, wanted, self._pass)
-            return ran[index].output
+            return scores.pass_on(index, ran[index].output, self._pass)
 
         return call
 

@@ -172,15 +172,25 @@ class PlainTask:
         )
         if self.config.bw_input == "rms":
             pooled_g = pooled_g / (pooled_g.detach().square().mean(1, keepdim=True).sqrt() + 1e-12)
-        fw = plain_gamma(self.learned, f"{name}.fw", pooled_x, self.config.rho_fw, self.config.cap)
-        return fw, plain_gamma(self.learned, f"{name}.bw", pooled_g, self.config.rho_bw)
+        rho_fw, rho_bw = self.config.rho_fw, self.config.rho_bw
+        fw, bw = torch.ones_like(pooled_x[0]), torch.ones_like(pooled_g[0])
+        if rho_fw is not None:
+            fw = plain_gamma(self.learned, f"{name}.fw", pooled_x, rho_fw, self.config.cap)
+        if rho_bw is not None:
+            bw = plain_gamma(self.learned, f"{name}.bw", pooled_g, rho_bw)
+        return fw, bw
 
 
 def plain_query_loss(
-    network: Network, config: MethodConfig, learned: Mapping[str, Tensor], alpha: Tensor, batch: Batch
+    network: Network,
+    config: MethodConfig,
+    learned: Mapping[str, Tensor],
+    alpha: Tensor,
+    batch: Batch,
+    kind: type[PlainTask] = PlainTask,
 ) -> Tensor:
     """Mean over tasks of the query loss after all inner steps."""
-    task = PlainTask(network, config, learned)
+    task = kind(network, config, learned)
     losses = []
     for t in range(len(batch)):
         weights = {name: learned[name] for name in network.parameters}
@@ -192,10 +202,12 @@ def plain_query_loss(
     return torch.stack(losses).mean()
 
 
-def plain_gradient(network: Network, config: MethodConfig, meta: Meta, batch: Batch) -> dict[str, Tensor]:
+def plain_gradient(
+    network: Network, config: MethodConfig, meta: Meta, batch: Batch, kind: type[PlainTask] = PlainTask
+) -> dict[str, Tensor]:
     """Second-order outer gradient by torch's own double backward."""
     learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
     alpha = learned.get("alpha", meta.alpha)
-    loss = plain_query_loss(network, config, learned, alpha, batch)
+    loss = plain_query_loss(network, config, learned, alpha, batch, kind)
     found = torch.autograd.grad(loss, list(learned.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(learned, found, strict=True))
