@@ -1,7 +1,7 @@
 """Meta-train the step sizes of `benchmarks/masks/*.json`: which layers learn at 84 pixels, 5-way 5-shot.
 
-    python benchmarks/masks.py                   both networks: about 70 minutes on one free core
-    python benchmarks/masks.py --network conv4   p-Meta and its dense twin: about 40 minutes
+    python benchmarks/masks.py                   both networks: about 90 minutes on one free core
+    python benchmarks/masks.py --network conv4   p-Meta and its dense twin: about 60 minutes
 
 One thread each. For every network: initial weights by ordinary classification of the 64 training classes of
 mini-ImageNet (`pretrain.py`), meta-training from a recipe, the same for the dense baseline where there is one, and

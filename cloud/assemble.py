@@ -71,7 +71,7 @@ def assemble(config: RunConfig, spec: Spec, outputs: int | None = None) -> Parts
     try:
         method = METHODS[config.method.name](network, config.method)
     except ValueError as error:
-        raise ConfigError(f"method: {error}") from None
+        raise ConfigError(f"method.{error}") from None
     in_force = replace(config.method, **method_settings(method.config))
     return Parts(replace(config, method=in_force, backbone_root=root), spec, network, method)
 

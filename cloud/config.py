@@ -22,6 +22,8 @@ FOLDER, ARRAYS = "folder", "arrays"
 SPEC_SETTINGS = ("channels", "size", "mean", "std")
 OWN_SPEC: Mapping[str, tuple[str, ...]] = {FOLDER: SPEC_SETTINGS, ARRAYS: ("mean", "std")}
 """Which of `SPEC_SETTINGS` may be given for data of the user's own; images need them all."""
+BUILT_IN = ("glyphs", "sinusoid")
+"""Data sets that no file is read for."""
 NUMBERLESS = ("summary", "recipe", "data.root", "backbone_root")
 """Settings that may change between the parts of a resumed run."""
 
@@ -58,6 +60,8 @@ class DataConfig:
                 raise ConfigError(f"data.{name}: images of a folder need it, got None")
             if given is not None and name not in OWN_SPEC.get(self.name, ()):
                 raise ConfigError(f"data.{name}: {self.name} brings its own, got {given!r}")
+        if self.name in BUILT_IN and self.root is not None:
+            raise ConfigError(f"data.root: {self.name} is built in, so {self.root!r} would have no effect")
         self.spec()
 
     def spec(self) -> InputSpec | None:

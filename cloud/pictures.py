@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from .files import replace_bytes
 from .losses import CROSS_ENTROPY, Loss
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#BBBBBB"
@@ -94,6 +95,6 @@ def _hatched(row: int, column: int) -> Any:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=DOTS_PER_INCH)
-    os.replace(partial, path)
+    image = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(image, format="png", dpi=DOTS_PER_INCH)
+    replace_bytes(path, image.getvalue())

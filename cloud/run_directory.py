@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from .config import RunConfig, differences
 from .errors import ConfigError
+from .files import PARTIAL, replace_bytes, replace_text
 from .settings import to_table
 from .state import State, load_checkpoint, save_checkpoint
 from .tables import read_toml, write_toml
@@ -70,14 +70,18 @@ class RunDirectory:
         """Make the directory for a new run.
 
         Raises:
-            ConfigError: it exists and holds something.
+            ConfigError: it holds more than a start that was cut short leaves, or cannot be written to.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            own = {self.config.name, *(file.name + PARTIAL for file in (self.config, self.checkpoint))}
+            if {file.name for file in self.path.iterdir()} <= own:
+                return replace_text(self.config, write_toml(to_table(config)))
+        except OSError as error:
             raise ConfigError(
-                f"{self.path} exists and is not empty: add --resume to go on, or choose another --out"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        replace_text(self.config, write_toml(to_table(config)))
+                f"{self.path} cannot be written to ({error.strerror}); choose another --out"
+            ) from None
+        raise ConfigError(f"{self.path} is not empty: add --resume to go on, or choose another --out")
 
     def resume(self, config: RunConfig) -> State:
         """The state of an interrupted run.
@@ -111,13 +115,6 @@ def read_config(path: Path) -> RunConfig:
     return RunConfig.from_table(read_toml(file.read_text(encoding="utf-8"), str(file)))
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file through a temporary sibling."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def replace_json(path: Path, content: Any) -> None:
     """Write JSON through a temporary sibling.
 
@@ -129,9 +126,7 @@ def replace_json(path: Path, content: Any) -> None:
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file through a temporary sibling."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save({name: value.detach().contiguous() for name, value in tensors.items()}))
-    os.replace(partial, path)
+    replace_bytes(path, save({name: value.detach().contiguous() for name, value in tensors.items()}))
 
 
 def to_csv(rows: Sequence[Mapping[str, float]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .adam import AdamState
 from .errors import ConfigError
+from .files import replace_bytes
 from .outer import Meta
 
 FORMAT = 2
@@ -54,9 +55,9 @@ class State:
 def save_checkpoint(path: Path, state: State, config: Mapping[str, Any]) -> None:
     """Write a checkpoint that `torch.load(weights_only=True)` reads; it replaces an old one when complete."""
     content = {"format": FORMAT, "config": dict(config), "state": asdict(state)}
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    replace_bytes(path, stream.getvalue())
 
 
 def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:

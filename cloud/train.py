@@ -18,7 +18,10 @@ from .recipes import read_recipe
 from .run_directory import RunDirectory
 from .trained_run import TrainedRun, load_run
 
-ATTENTION_SETTINGS = ("rho_fw", "rho_bw", "cap", "bw_input", "attention_over", "attention_ratio")
+ATTENTION_SETTINGS = (
+    *("rho_fw", "rho_bw", "cap", "bw_input"),
+    *("attention_over", "attention_ratio", "attention_masks"),
+)
 
 
 def train(
@@ -79,9 +82,10 @@ def _refuse_ignored(asked: RunConfig, parts: Parts, changes: Iterable[str]) -> N
 def _idle(method: MethodConfig) -> dict[str, str]:
     """Settings that another one switches off, with what they need; 0 and none are always accepted."""
     needs = {
+        "a rho_bw": (method.rho_bw is not None, ("bw_input",)),
         "attention = true": (method.attention, ATTENTION_SETTINGS),
         "a penalty": (method.penalty != "none", ("penalty_strength", "warmup_fraction")),
         'penalty = "peak"': (method.penalty == "peak", ("target_fraction", "prune_at")),
-        "first_order = false": (not method.first_order, ("first_order_until", "checkpoint_steps")),
+        "first_order = false": (not method.first_order, ("first_order_until",)),
     }
     return {name: need for need, (met, names) in needs.items() if not met for name in names}

@@ -64,8 +64,8 @@ class TrainedRun:
         return {name: value for name, value in self.meta.learned.items() if name.startswith("attention.")}
 
     @property
-    def rho(self) -> tuple[float, float] | None:
-        """Clip ratios (forward, backward) of meta attention; None without attention."""
+    def rho(self) -> tuple[float | None, float | None] | None:
+        """Clip ratios (forward, backward) of meta attention, None where a side is off; None without attention."""
         settings = self.parts.method.config
         return (settings.rho_fw, settings.rho_bw) if settings.attention else None
 
@@ -88,18 +88,32 @@ class TrainedRun:
         """A fresh backbone carrying the meta-learned weights, in evaluation mode.
 
         Raises:
-            ConfigError: a layer has no values of its own for evaluation, but those of each batch.
+            ConfigError: the run is an ablation that only meta-training knows.
         """
-        network = self.parts.network
+        self._refuse_what_no_device_does()
+        module = assemble(self.config, self.spec, self.outputs).network.module
+        learned = {name: self.meta.learned[name] for name, _ in module.named_parameters()}
+        module.load_state_dict(learned, strict=False)
+        return module.eval()
+
+    def _refuse_what_no_device_does(self) -> None:
+        network, settings = self.parts.network, self.parts.method.config
         mixing = [layer.name for i, layer in enumerate(self.layers) if network.kind(i).mixes_samples]
         if mixing:
             raise ConfigError(
                 f"{self.path}: layer {mixing[0]} was meta-trained with the statistics of its batch, which a device "
                 'that takes one sample at a time does not have; meta-train with architecture.norm = "group"'
             )
-        module = assemble(self.config, self.spec, self.outputs).network.module
-        module.load_state_dict({name: self.meta.learned[name] for name in module.state_dict()})
-        return module.eval()
+        if settings.channel_alpha:
+            raise ConfigError(
+                f"{self.path}: the device has no step sizes of channels; meta-train with "
+                "method.channel_alpha = false"
+            )
+        if settings.attention and settings.attention_masks != "gradients":
+            raise ConfigError(
+                f"{self.path}: the device's attention scales weight gradients; meta-train with "
+                'method.attention_masks = "gradients"'
+            )
 
 
 def load_run(path: str | PathLike[str]) -> TrainedRun:

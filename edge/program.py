@@ -21,6 +21,7 @@ DTYPE_BITS = {
     "float64": 64,
     "int64": 64,
     "int32": 32,
+    "uint16": 16,
     "uint8": 8,
     "bit4": 4,
     "bit2": 2,

@@ -22,17 +22,20 @@ def source_of_run(run: TrainedRun) -> Source:
     method = run.parts.method.config
     caps = [[0] * len(run.alpha) if cap is None else cap for cap in run.caps]
     return Source(
-        name="-".join((run.config.backbone, run.config.data.name, run.config.method.name)),
+        name="-".join(
+            (run.config.backbone.rpartition(":")[2], run.config.data.name, run.config.method.name)
+        ),
         module=run.module(),
         input=run.spec,
         layer_names=layers,
         alpha=run.alpha.detach().cpu().numpy().astype(np.float32),
         attention=_attention(run, layers) if run.rho is not None else {},
-        settings=AttentionSettings(method.rho_fw, method.rho_bw, method.cap, method.bw_input),
+        settings=AttentionSettings(method.rho_fw or 0.0, method.rho_bw or 0.0, method.cap, method.bw_input),
         samples=run.samples,
         caps=np.array(caps, np.int64).T,
         benefits=np.array(run.benefits, np.float64).T,
         provenance=_provenance(run),
+        loss=run.parts.network.loss.name,
     )
 
 
@@ -48,7 +51,7 @@ def _attention(run: TrainedRun, layers: tuple[str, ...]) -> dict[str, dict[Side,
 
 
 def _provenance(run: TrainedRun) -> dict[str, Any]:
-    test = run.result["test"]
+    test, metric = run.result["test"], run.parts.network.loss.metric
     return {
         "recipe": run.result["recipe"],
         "method": run.result["method"],
@@ -57,5 +60,5 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
         "shots": run.result["shots"],
         "seed": run.result["seed"],
         "versions": run.result["versions"],
-        "meta_test": {name: test[name] for name in ("accuracy", "ci95", "tasks")},
+        "meta_test": {name: test[name] for name in (metric, "ci95", "tasks")},
     }

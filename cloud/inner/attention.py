@@ -31,7 +31,7 @@ def slots(layers: Sequence[Layer]) -> dict[str, int]:
     for layer in layers:
         if layer.kind == "norm" and layer.groups == layer.channels_in:
             raise ValueError(
-                f"layer {layer.name}: attention needs more than one channel per group, "
+                f"attention: layer {layer.name} needs more than one channel per group, "
                 f"got {layer.groups} groups of {layer.channels_in} channels; use fewer groups"
             )
         if not layer.is_output:
@@ -39,10 +39,13 @@ def slots(layers: Sequence[Layer]) -> dict[str, int]:
     return found
 
 
-def init_attention(layers: Sequence[Layer], ratio: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Parameters of all modules, hidden width max(1, C // ratio), uniform in +-1/sqrt(inputs)."""
+def init_attention(
+    layers: Sequence[Layer], ratio: int, generator: torch.Generator, sides: Sequence[str] = SIDES
+) -> dict[str, Tensor]:
+    """Parameters of all modules of these sides, hidden width max(1, C // ratio), uniform in +-1/sqrt(inputs)."""
     params: dict[str, Tensor] = {}
-    for key, channels in slots(layers).items():
+    own = {key: channels for key, channels in slots(layers).items() if key.rsplit(".", 1)[1] in sides}
+    for key, channels in own.items():
         hidden = max(1, channels // ratio)
         shapes = ((hidden, channels), (hidden,), (channels, hidden), (channels,))
         for part, shape, fan_in in zip(PARTS, shapes, (channels, channels, hidden, hidden), strict=True):
@@ -54,7 +57,7 @@ def init_attention(layers: Sequence[Layer], ratio: int, generator: torch.Generat
 def attended(layers: Sequence[Layer], chosen: Iterable[int], config: MethodConfig) -> dict[str, int]:
     """Layer index by module key `LAYER.fw` or `LAYER.bw`, of the chosen layers that attention scales."""
     own = [index for index in chosen if config.attention and not layers[index].is_output]
-    return {f"{layers[index].name}.{side}": index for index in own for side in SIDES}
+    return {f"{layers[index].name}.{side}": index for index in own for side in config.rho}
 
 
 def limits(

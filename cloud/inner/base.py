@@ -14,6 +14,7 @@ from torch import Tensor
 
 BW_INPUTS = ("rms", "raw")
 ATTENTION_OVER = ("batch", "sample")
+MASKS = ("gradients", "maps")
 CURVATURES = ("prox", "mu", "cg_damping")
 PENALTIES = ("none", "activations", "activations+gradients", "peak")
 
@@ -109,8 +110,14 @@ class MethodConfig:
     prune_at: float = 0.5
     """`peak` penalty: fraction of training after which whole layers are zeroed."""
     attention: bool = True
-    rho_fw: float = 0.3
-    rho_bw: float = 0.0
+    channel_alpha: bool = False
+    """In place of attention: learned step sizes of every layer's input and output channels (p-Meta, table 4)."""
+    attention_masks: str = "gradients"
+    """What attention multiplies: weight gradients, or, as an ablation, the maps themselves (p-Meta, table 7)."""
+    rho_fw: float | None = 0.3
+    """Share that forward attention clips; none: no forward attention."""
+    rho_bw: float | None = 0.0
+    """The same on the output side."""
     bw_input: str = "rms"
     attention_over: str = "batch"
     """In meta-training, attention sees the mean over the support batch (the paper) or, as on the device, each
@@ -122,7 +129,8 @@ class MethodConfig:
     alpha_rate: float = 0.01
     """Learning rate of alpha relative to inner_step_size (its own Adam group)."""
     checkpoint_steps: bool = False
-    """Second order: keep only each step's weights and compute every inner step again on the way back."""
+    """Compute every inner step twice and keep its graph only meanwhile: to second order memory grows by a set of
+    weights per step, to first order not at all."""
     prox: float = 1.0
     """iMAML: lambda of the proximal term lambda/2 |w' - w|^2 of the inner loss."""
     mu: float = 0.5
@@ -144,12 +152,18 @@ class MethodConfig:
             "inner_step_size": (self.inner_step_size > 0, "above 0"),
             "penalty": (self.penalty in PENALTIES, f"one of {', '.join(PENALTIES)}"),
             "penalty_strength": (self.penalty_strength >= 0, "at least 0"),
-            "rho_fw": (0 <= self.rho_fw < 1, "in [0, 1)"),
-            "rho_bw": (0 <= self.rho_bw < 1, "in [0, 1)"),
+            "channel_alpha": (not (self.channel_alpha and self.attention), "false, or attention = false"),
+            "attention_masks": (self.attention_masks in MASKS, f"one of {', '.join(MASKS)}"),
+            "rho_fw": (self.rho_fw is None or 0 <= self.rho_fw < 1, "in [0, 1), or none"),
+            "rho_bw": (self.rho_bw is None or 0 <= self.rho_bw < 1, "in [0, 1), or none"),
+            "attention": (bool(self.rho) or not self.attention, "false where rho_fw and rho_bw are none"),
             "bw_input": (self.bw_input in BW_INPUTS, f"one of {', '.join(BW_INPUTS)}"),
             "attention_over": (self.attention_over in ATTENTION_OVER, f"one of {', '.join(ATTENTION_OVER)}"),
             "attention_ratio": (self.attention_ratio >= 1, "at least 1"),
-            "cap": (self.cap is None or self.cap >= 1, "at least 1, or none"),
+            "cap": (
+                self.cap is None or (self.cap >= 1 and self.rho_fw is not None),
+                "at least 1, or none; none where rho_fw is none",
+            ),
             "alpha_rate": (self.alpha_rate >= 0, "at least 0"),
             "prox": (self.prox > 0, "above 0"),
             "mu": (self.mu > 0, "above 0"),
@@ -172,3 +186,9 @@ class MethodConfig:
         for name, (holds, expected) in [*finite, *checks.items()]:
             if not holds:
                 raise ValueError(f"method setting {name} must be {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def rho(self) -> dict[str, float]:
+        """Clipped share by side, "fw" or "bw", of those sides that attention has."""
+        given = {"fw": self.rho_fw, "bw": self.rho_bw}
+        return {side: share for side, share in given.items() if share is not None}

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import SIDES, Attention, attended, gradient_input, limits
 from .base import Meta, MethodConfig
-from .kinds import Ran, pooled, scaled_gradient
+from .kinds import Ran, scaled_gradient
 from .network import LayerCall, Network
 from .ops import Wanted
+from .scores import NoScores, Pass, Scores
 from .unroll import rows, task_losses
+from .variants import scores_of
 
 Selections = Sequence[Mapping[str, Tensor]]
 Caps = Sequence[Mapping[str, int]]
@@ -54,7 +55,7 @@ class _Pass:
     losses: Tensor
     seen: dict[int, Tensor]
     gradients: dict[int, Tensor]
-    gammas: dict[str, Tensor]
+    gammas: dict[int, tuple[Tensor, Tensor]]
     kept: dict[str, Tensor]
 
 
@@ -86,10 +87,9 @@ def adapt(
     device = _Device(network, config, meta, support_x, support_y, batch)
     weights, losses, kept, benefits = device.weights, [], [], []
     for k in range(len(meta.alpha)):
-        attention = device.attention(k, caps[k] if caps else None)
+        scores = device.scores(k, caps[k] if caps else None)
         passes = [
-            device.run(weights, k, part, attention, recorded[k] if recorded else None)
-            for part in device.parts
+            device.run(weights, k, part, scores, recorded[k] if recorded else None) for part in device.parts
         ]
         weights, benefit = device.update(weights, k, passes)
         losses.append(torch.stack([found.losses for found in passes]).sum(0))
@@ -146,34 +146,33 @@ class _Device:
         weights: Mapping[str, Tensor],
         k: int,
         part: _Part,
-        attention: Attention,
+        scores: Scores,
         recorded: Mapping[str, Tensor] | None,
     ) -> _Pass:
         """One part forward and backward: for each layer that step k updates, all that its change is made of."""
         ran: dict[int, Ran] = {}
         updated, samples = self._updated(k), part.stop - part.start
+        of = Pass(self._tasks, samples, self._averages)
         with torch.enable_grad():
-            (outputs,) = self._network.run(part.known, self._call(weights, updated, ran))
+            (outputs,) = self._network.run(part.known, self._call(weights, updated, ran, scores, of))
             total = self._network.loss.of_rows(outputs, part.answers).sum()
         grads = torch.autograd.grad(total, [ran[i].output for i in updated]) if updated else ()
         gradients = dict(zip(updated, grads, strict=True))
         losses = task_losses(self._network.loss, outputs.detach(), part.answers, self._tasks)
         seen = {i: ran[i].seen().detach() for i in updated}
-        gammas, kept = attention.gammas(
-            self._attention_inputs(seen, gradients, k),
-            samples if self._averages else None,
-            self._recorded(recorded, part),
+        scores.release()
+        gammas, kept = scores.score(ran, gradients, of, self._recorded(recorded, part))
+        return _Pass(
+            losses * samples / self._samples,
+            seen,
+            gradients,
+            {i: (self._as_rows(fw, samples), self._as_rows(bw, samples)) for i, (fw, bw) in gammas.items()},
+            {key: self._as_rows(value, samples) for key, value in kept.items()},
         )
-        shown = (
-            {key: self._as_rows(value, samples) for key, value in found.items()} for found in (gammas, kept)
-        )
-        return _Pass(losses * samples / self._samples, seen, gradients, *shown)
 
-    def attention(self, k: int, caps: Mapping[str, int] | None) -> Attention:
-        """The modules that step k runs."""
-        rho = {"fw": self._config.rho_fw, "bw": self._config.rho_bw}
-        keys = list(self._keys(k))
-        return Attention(self._meta.learned, keys, rho, limits(keys, self._config, caps))
+    def scores(self, k: int, caps: Mapping[str, int] | None) -> Scores:
+        """What scales the gradients of step k."""
+        return scores_of(self._network, self._config, self._meta.learned, self._updated(k), caps)
 
     def update(
         self, weights: Mapping[str, Tensor], k: int, passes: Sequence[_Pass]
@@ -193,19 +192,6 @@ class _Device:
                 benefit[:, index] += alpha * (g * change).flatten(1).sum(1)
         return changed, benefit
 
-    def _attention_inputs(
-        self, seen: Mapping[int, Tensor], gradients: Mapping[int, Tensor], k: int
-    ) -> dict[str, Tensor]:
-        """Pooled inputs of step k's modules, (rows, C)."""
-        inputs: dict[str, Tensor] = {}
-        for key, index in self._keys(k).items():
-            axis = self._network.kind(index).channel_axis
-            if key.endswith("fw"):
-                inputs[key] = pooled(seen[index], axis)
-            else:
-                inputs[key] = gradient_input(pooled(gradients[index], axis), self._config.bw_input)
-        return inputs
-
     def _gradients(
         self, index: int, weights: Mapping[str, Tensor], found: _Pass
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -214,11 +200,8 @@ class _Device:
         values = [weights[name] for name in self._network.names(index)]
         seen, gy = found.seen[index], found.gradients[index] / self._samples
         plain = scaled = kind.gradient(seen, gy, values)
-        name = self._network.layers[index].name
-        if f"{name}.fw" in found.gammas:
-            scaled = scaled_gradient(
-                kind, seen, gy, values, [found.gammas[f"{name}.{side}"] for side in SIDES]
-            )
+        if index in found.gammas:
+            scaled = scaled_gradient(kind, seen, gy, values, found.gammas[index])
         return plain, scaled
 
     def _recorded(self, recorded: Mapping[str, Tensor] | None, part: _Part) -> dict[str, Tensor] | None:
@@ -233,19 +216,21 @@ class _Device:
     def _updated(self, k: int) -> list[int]:
         return torch.nonzero(self._meta.alpha[k]).flatten().tolist()
 
-    def _keys(self, k: int) -> dict[str, int]:
-        return attended(self._network.layers, self._updated(k), self._config)
-
     def _call(
         self,
         weights: Mapping[str, Tensor],
         watched: Sequence[int],
         ran: dict[int, Ran],
+        scores: Scores | None = None,
+        of: Pass | None = None,
     ) -> LayerCall:
+        scores, of = scores or NoScores(self._network), of or Pass(self._tasks, self._samples, self._averages)
+
         def call(index: int, x: Tensor) -> Tensor:
             values = [weights[name] for name in self._network.names(index)]
-            ran[index] = self._network.kind(index).forward(x, values, FROZEN)
+            ran[index] = scores.run(index, x, values, FROZEN, of)
             y = ran[index].output
-            return y if y.requires_grad or index not in watched else y.requires_grad_()
+            y = y if y.requires_grad or index not in watched else y.requires_grad_()
+            return scores.pass_on(index, y, of)
 
         return call

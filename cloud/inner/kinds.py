@@ -188,11 +188,11 @@ def scaled_gradient(
     kind: LayerKind, seen: Tensor, gy: Tensor, weights: Weights, gammas: Weights
 ) -> list[Tensor]:
     """Sum over samples of gamma_n * g_n; gammas = (fw, bw), one row per sample (rows, C)."""
-    fw, bw = (_spread(gamma, rows, kind.channel_axis) for gamma, rows in zip(gammas, (seen, gy), strict=True))
+    fw, bw = (spread(gamma, rows, kind.channel_axis) for gamma, rows in zip(gammas, (seen, gy), strict=True))
     return kind.gradient(seen * fw, gy * bw, weights)
 
 
-def _spread(gamma: Tensor, rows: Tensor, channel_axis: int) -> Tensor:
+def spread(gamma: Tensor, rows: Tensor, channel_axis: int) -> Tensor:
     """(rows, C) shaped to multiply rows along their channel axis."""
     shape = [gamma.shape[0]] + [1] * (rows.dim() - 1)
     shape[channel_axis] = gamma.shape[1]

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..losses import Loss
-from .attention import Attention, attended, gradient_input, limits
 from .base import Batch, MethodConfig
-from .kinds import Ran, pooled, scaled_gradient
+from .kinds import Ran, scaled_gradient
 from .network import LayerCall, Network
 from .ops import Wanted
+from .scores import NoScores, Pass, Scores
+from .variants import scores_of
 
 Weights = Mapping[str, Tensor]
 
@@ -45,7 +46,7 @@ class Unroll:
     Args:
         network: the backbone.
         config: inner-loop settings.
-        learned: weights and attention parameters.
+        learned: weights, and attention parameters or channel step sizes.
         open_layers: indices of the layers that may be updated.
         batch: the tasks.
         first_order: cut inner gradients and attention inputs off from the weights; alpha and attention still
@@ -65,14 +66,13 @@ class Unroll:
         self._network, self._config, self._first_order = network, config, first_order
         self._open = tuple(open_layers)
         self._tasks, self._samples = batch.support_y.shape[:2]
+        self._per_sample = config.attention_over == "sample" and config.attention
+        self._pass = Pass(self._tasks, self._samples, not self._per_sample, self._samples)
         self._answers = rows(batch.support_y), rows(batch.query_y)
         self.weights = network.per_task(learned, self._open, self._tasks)
         self._frontier = network.frontier(self._open) or (network.source,)
         self._support, self._query = self._prefix(batch.support_x), self._prefix(batch.query_x)
-        self._keys = attended(network.layers, self._open, config)
-        rho = {"fw": config.rho_fw, "bw": config.rho_bw}
-        self._attention = Attention(learned, list(self._keys), rho, limits(self._keys, config))
-        self._per_sample = config.attention_over == "sample" and bool(self._keys)
+        self._scores = scores_of(network, config, learned, self._open)
         self._changes = self._sample_changes if self._per_sample else self._batch_changes
 
     def step(self, weights: Weights, alpha: Tensor) -> Step:
@@ -81,7 +81,7 @@ class Unroll:
         if self._first_order:
             source = {name: value.detach().requires_grad_() for name, value in source.items()}
             known = {name: value.detach() for name, value in known.items()}
-        logits, ran = self._forward(source, known)
+        logits, ran = self._forward(source, known, self._scores)
         losses = self._losses(logits, self._answers[0])
         plain, scaled = self._changes(losses.sum(), source, ran) if self._open else ({}, {})
         updated, benefit = self._update(weights, alpha, plain, scaled)
@@ -108,20 +108,24 @@ class Unroll:
         values = self._network.run(known, self._call(self.weights, {}), self._frontier)
         return dict(zip(self._frontier, values, strict=True))
 
-    def _forward(self, weights: Weights, known: Weights) -> tuple[Tensor, dict[int, Ran]]:
+    def _forward(
+        self, weights: Weights, known: Weights, scores: Scores | None = None
+    ) -> tuple[Tensor, dict[int, Ran]]:
         ran: dict[int, Ran] = {}
-        (logits,) = self._network.run(known, self._call(weights, ran))
+        (logits,) = self._network.run(known, self._call(weights, ran, scores))
         return logits, ran
 
-    def _call(self, weights: Weights, ran: dict[int, Ran]) -> LayerCall:
+    def _call(self, weights: Weights, ran: dict[int, Ran], scores: Scores | None = None) -> LayerCall:
+        scores = scores or NoScores(self._network)
+
         def call(index: int, x: Tensor) -> Tensor:
             wanted = Wanted(
                 input=self._network.input_of(index) not in self._frontier,
                 weight=index in self._open and not self._per_sample,
             )
             values = [weights[name] for name in self._network.names(index)]
-            ran[index] = self._network.kind(index).forward(x, values, wanted)
-            return ran[index].output
+            ran[index] = scores.run(index, x, values, wanted, self._pass)
+            return scores.pass_on(index, ran[index].output, self._pass)
 
         return call
 
@@ -130,11 +134,11 @@ class Unroll:
     ) -> tuple[Weights, Weights]:
         """g and gamma * g by parameter name, gamma from the mean over the support batch."""
         names = [name for i in self._open for name in self._network.names(i)]
-        watched = sorted(set(self._keys.values()))
+        watched = self._scores.watched
         targets = [source[name] for name in names] + [ran[i].output for i in watched]
         found = torch.autograd.grad(loss, targets, create_graph=not self._first_order)
         plain = dict(zip(names, found[: len(names)], strict=True))
-        gammas = self._gammas(ran, dict(zip(watched, found[len(names) :], strict=True)), self._samples)
+        gammas = self._gammas(ran, dict(zip(watched, found[len(names) :], strict=True)))
         scaled = dict(plain)
         for index, pair in gammas.items():
             own = self._network.names(index)
@@ -149,7 +153,7 @@ class Unroll:
         outputs = [ran[i].output for i in self._open]
         found = torch.autograd.grad(loss, outputs, create_graph=not self._first_order)
         gradients = dict(zip(self._open, found, strict=True))
-        gammas = self._gammas(ran, gradients, None)
+        gammas = self._gammas(ran, gradients)
         plain: dict[str, Tensor] = {}
         scaled: dict[str, Tensor] = {}
         for index, gy in gradients.items():
@@ -165,19 +169,11 @@ class Unroll:
         return plain, scaled
 
     def _gammas(
-        self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor], samples: int | None
+        self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor]
     ) -> dict[int, tuple[Tensor, Tensor]]:
-        """(fw, bw) by layer index: per task (T, C), or per row where samples is None."""
-        inputs: dict[str, Tensor] = {}
-        for key, index in self._keys.items():
-            if key.endswith("fw"):
-                inputs[key] = ran[index].pool()
-            else:
-                own = pooled(gradients[index], self._network.kind(index).channel_axis) * self._samples
-                inputs[key] = gradient_input(own, self._config.bw_input)
-        gammas, _ = self._attention.gammas(inputs, samples)
-        names = {index: self._network.layers[index].name for index in self._keys.values()}
-        return {index: (gammas[f"{name}.fw"], gammas[f"{name}.bw"]) for index, name in names.items()}
+        """(fw, bw) by layer index: per task (T, C), or per row."""
+        self._scores.release()
+        return self._scores.score(ran, gradients, self._pass).gammas
 
     def _update(
         self, weights: Weights, alpha: Tensor, plain: Weights, scaled: Weights

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from .options import checked_options
 from .parts import Shape
@@ -64,13 +64,14 @@ def import_backbone(path: str, root: str | None = None) -> OwnBackbone:
         ) from None
     except Exception as error:
         raise ValueError(f"importing {module_name} fails: {_one_line(error)}") from None
+    found = _root(module_name, getattr(module, "__file__", None), folder)
     build = getattr(module, name, None)
     if not callable(build):
         public = sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
         raise ValueError(
             f"{module_name} has no class or function {name!r}; it has {', '.join(public) or 'none'}"
         )
-    return OwnBackbone(path, build, _root(module_name, getattr(module, "__file__", None), folder))
+    return OwnBackbone(path, build, found)
 
 
 def build_own(
@@ -87,7 +88,7 @@ def build_own(
 
     Raises:
         ValueError: it has no such option, cannot be built or run, returns another shape, or what it returns for
-            a sample is random or depends on the other samples.
+            a sample is random or depends on the other samples, or its forward pass depends on data.
     """
     chosen = checked_options(own.path, own.build, options)
     with torch.random.fork_rng(devices=[]):
@@ -106,7 +107,7 @@ def build_own(
 
 @torch.no_grad()
 def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
-    """Refuse a module whose outputs have another shape, are random, or mix samples."""
+    """Refuse a module that cannot be traced or whose outputs have another shape, are random, or mix samples."""
     x = torch.randn(SAMPLES, *sample_shape)
     try:
         first, again = module(x), module(x)
@@ -116,6 +117,10 @@ def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
         raise ValueError(
             f"running it on samples {(SAMPLES, *sample_shape)} fails: {_one_line(error)}"
         ) from None
+    try:
+        fx.symbolic_trace(module)
+    except Exception as error:
+        raise ValueError(f"torch.fx cannot trace it: {_one_line(error)}") from None
     if not isinstance(first, Tensor) or first.shape != (SAMPLES, outputs):
         found = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ValueError(f"of {SAMPLES} samples it returns {found}, expected {(SAMPLES, outputs)}")

@@ -24,7 +24,7 @@ __all__ = [
 
 SPECIAL = (
     "first_order", "first_order_until", "multi_step_until", "checkpoint_steps", "penalty", "alpha_rate", "prox",
-    "mu", "task_layers", "cg_steps", "cg_damping",
+    "mu", "task_layers", "cg_steps", "cg_damping", "channel_alpha", "attention_masks",
 )  # fmt: skip
 """Settings that only some methods take."""
 

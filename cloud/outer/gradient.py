@@ -11,7 +11,7 @@ from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..inner.unroll import Unroll
 from .base import MetaGradient, open_layers
-from .sweep import swept_back
+from .sweep import replayed, swept_back
 
 
 def step_weights(config: MethodConfig, progress: float) -> tuple[float, ...]:
@@ -36,10 +36,9 @@ def outer_gradient(
     """
     first_order = config.first_order or progress < config.first_order_until
     weights = step_weights(config, progress)
-    if config.checkpoint_steps and not first_order:
-        return mean_gradient(
-            config, meta, batch, lambda part: swept_back(network, config, meta, part, weights)
-        )
+    if config.checkpoint_steps:
+        sums = replayed if first_order else swept_back
+        return mean_gradient(config, meta, batch, lambda part: sums(network, config, meta, part, weights))
     return mean_gradient(
         config, meta, batch, lambda part: _unrolled(network, config, meta, part, weights, first_order)
     )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.constant_scores import CHANNELS
 from ..inner.network import Network
 from .base import MetaGradient, refuse_unused
 from .gradient import outer_gradient
@@ -47,10 +48,15 @@ class Maml:
         return meta
 
     def param_groups(self, meta: Meta, lr: float) -> list[dict[str, Any]]:
-        """One Adam group at rate lr; where alpha is learned, its own group at alpha_rate * inner_step_size."""
-        weights = [name for name in meta.learned if name != "alpha"]
-        groups = [{"names": weights, "params": [meta.learned[name] for name in weights], "lr": lr}]
-        if "alpha" in meta.learned:
-            rate = self.config.alpha_rate * self.config.inner_step_size
-            groups.append({"names": ["alpha"], "params": [meta.learned["alpha"]], "lr": rate})
-        return groups
+        """One Adam group at rate lr; what is learned of step sizes, in groups at alpha_rate of where it starts."""
+        rates = {name: self._rate(name, lr) for name in meta.learned}
+        groups = {rate: [name for name in rates if rates[name] == rate] for rate in rates.values()}
+        return [
+            {"names": names, "params": [meta.learned[name] for name in names], "lr": rate}
+            for rate, names in groups.items()
+        ]
+
+    def _rate(self, name: str, lr: float) -> float:
+        if name == "alpha":
+            return self.config.alpha_rate * self.config.inner_step_size
+        return self.config.alpha_rate if name.startswith(CHANNELS) else lr

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..inner.attention import init_attention
+from ..inner.attention import init_attention, slots
 from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.constant_scores import init_channels
 from ..inner.network import Network
 from .base import MetaGradient
 from .gradient import outer_gradient
@@ -31,24 +32,33 @@ class PMeta(Maml):
     summary: ClassVar[str] = (
         "adapts the channels and layers worth their memory; learns weights, steps, attention"
     )
-    uses: ClassVar[frozenset[str]] = UNROLLED | {"penalty", "alpha_rate"}
+    uses: ClassVar[frozenset[str]] = UNROLLED | {"penalty", "alpha_rate", "channel_alpha", "attention_masks"}
 
     def __init__(self, network: Network, config: MethodConfig) -> None:
         super().__init__(network, config)
         self.config = config
         self._penalty = PENALTIES[config.penalty]
+        if config.attention:
+            slots(network.layers)  # refuses norms that attention cannot see
+        if config.attention_masks == "maps" and (config.first_order or config.first_order_until > 0):
+            raise ValueError(
+                'attention_masks: "maps" is learned through second derivatives only; set first_order = false and '
+                "first_order_until = 0"
+            )
         if config.penalty == "peak":  # refuses a target that cannot be met now, not in the middle of training
             every = [True] * len(network.layers)
             layers_within(network.layers, every, [0.0] * len(every), config.target_fraction)
 
     def init(self, seed: int) -> Meta:
-        """Weights, constant learned step sizes (K, L) and, if enabled, attention parameters from the seed."""
+        """Weights, constant learned step sizes (K, L), and attention parameters from the seed or channel step sizes."""
         meta = super().init(seed)
         learned = {**meta.learned, "alpha": meta.alpha}
         layers = self.network.layers
         if self.config.attention:
             generator = torch.Generator().manual_seed(seed)
-            learned |= init_attention(layers, self.config.attention_ratio, generator)
+            learned |= init_attention(layers, self.config.attention_ratio, generator, [*self.config.rho])
+        if self.config.channel_alpha:
+            learned |= init_channels(layers)
         return Meta(learned, {"open": torch.ones(len(layers)), "benefit": torch.zeros(len(layers))})
 
     def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:

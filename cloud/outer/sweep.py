@@ -1,4 +1,4 @@
-"""The second-order gradient of an unroll that keeps only each step's weights: back through one step at a time."""
+"""Outer gradients whose memory is that of one inner step: every step is computed again when its turn comes."""
 
 from __future__ import annotations
 
@@ -12,84 +12,126 @@ from ..inner.network import Network
 from ..inner.unroll import Unroll
 from .base import MetaGradient, open_layers
 
+Weights = dict[str, Tensor]
+"""Of the open layers, by name, (T, ...)."""
+
 
 def swept_back(
     network: Network, config: MethodConfig, meta: Meta, batch: Batch, step_weights: Sequence[float]
 ) -> MetaGradient:
-    """Sums over the chunk's tasks of sum_k step_weights[k] * d(query loss at w_k+1)/d(learned).
+    """Sums over the chunk's tasks of sum_k step_weights[k] * d(query loss at w_k+1)/d(learned), second order.
 
     Every inner step is computed twice: once forward, without a graph that outlives it, and once on the way
     back. Memory: one step's graph and K sets of weights.
     """
-    sweep = _Sweep(network, config, meta, batch)
-    visited, benefit = sweep.forward()
-    back = {name: torch.zeros_like(visited[0][name]) for name in sweep.names}
+    sweep = _Sweep(network, config, meta, batch, first_order=False)
+    visited, benefit = [sweep.start], torch.zeros(())
+    for k in range(len(step_weights)):
+        after, gained = sweep.step(visited[-1], k)
+        visited, benefit = [*visited, after], benefit + gained
+    back = sweep.nothing()
     metrics: dict[str, float] = {}
     for k in reversed(range(len(step_weights))):
         if step_weights[k]:
-            back, found = sweep.back_from_query(visited[k + 1], back, step_weights[k])
-            metrics = metrics or found
-        back = sweep.back_through_step(visited[k], k, back)
-    for name, value in back.items():
-        sweep.total[name] = sweep.total[name] + value.sum(0)
-    return MetaGradient(sweep.total, metrics, benefit)
+            found, shown = sweep.from_query(visited[k + 1], step_weights[k])
+            back, metrics = _sum(back, found), metrics or shown
+        _, back = sweep.through_step(visited[k], k, back)
+    return MetaGradient(sweep.total_with(back), metrics, benefit)
+
+
+def replayed(
+    network: Network, config: MethodConfig, meta: Meta, batch: Batch, step_weights: Sequence[float]
+) -> MetaGradient:
+    """The same sums to first order, where step k sees of later query losses only their gradients g_Q(w_j), j > k.
+
+    The steps are taken once to sum these up, and once more, where step sizes or attention are learned, to
+    multiply each step's change with what is left of the sum. Memory: one step's graph, however many there are.
+    """
+    sweep = _Sweep(network, config, meta, batch, first_order=True)
+    weights, benefit, left = sweep.start, torch.zeros(()), sweep.nothing()
+    metrics: dict[str, float] = {}
+    for k, weight in enumerate(step_weights):
+        weights, gained = sweep.step(weights, k)
+        benefit = benefit + gained
+        if weight:
+            found, metrics = sweep.from_query(weights, weight)
+            left = _sum(left, found)
+    total = left
+    if not meta.learned.keys() <= set(network.parameters):
+        weights = sweep.start
+        for k, weight in enumerate(step_weights):
+            weights, _ = sweep.through_step(weights, k, left)
+            if weight:
+                left = _sum(left, sweep.from_query(weights, -weight, counted=False)[0])
+    return MetaGradient(sweep.total_with(total), metrics, benefit)
 
 
 class _Sweep:
-    """One chunk's unroll; `total` collects what reaches the learned values other than through the weights w_k."""
+    """One chunk's unroll; collects what reaches the learned values other than through the weights w_k."""
 
-    def __init__(self, network: Network, config: MethodConfig, meta: Meta, batch: Batch) -> None:
+    def __init__(
+        self, network: Network, config: MethodConfig, meta: Meta, batch: Batch, first_order: bool
+    ) -> None:
         self._learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
         self._alpha = self._learned.get("alpha", meta.alpha)
         layers = open_layers(meta)
-        self.names = [name for index in layers for name in network.names(index)]
-        self._unroll = Unroll(network, config, self._learned, layers, batch, first_order=False)
-        self.total = {name: torch.zeros_like(value) for name, value in meta.learned.items()}
+        self._names = [name for index in layers for name in network.names(index)]
+        self._unroll = Unroll(network, config, self._learned, layers, batch, first_order)
+        self._total = {name: torch.zeros_like(value) for name, value in meta.learned.items()}
+        self.start: Weights = {name: self._unroll.weights[name].detach() for name in self._names}
 
-    def forward(self) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The open layers' weights w_0 .. w_K, detached, and the benefit summed over tasks and steps."""
-        visited = [{name: self._unroll.weights[name].detach() for name in self.names}]
-        benefit = torch.zeros(())
-        for size in self._alpha.detach():
-            step = self._unroll.step(self._at(_leaves(visited[-1])), size)
-            visited.append({name: step.weights[name].detach() for name in self.names})
-            benefit = benefit + step.benefit.sum(0)
-        return visited, benefit
+    def nothing(self) -> Weights:
+        """Zeros in the shapes of the weights."""
+        return {name: torch.zeros_like(value) for name, value in self.start.items()}
 
-    def back_from_query(
-        self, weights: Mapping[str, Tensor], back: Mapping[str, Tensor], weight: float
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Add weight * d(query loss)/d(weights) to `back`; and the chunk's query loss and metric."""
+    def total_with(self, back: Weights) -> Weights:
+        """What was collected, and d/dw_0 summed over tasks: the gradient by learned name."""
+        return {**self._total, **{name: self._total[name] + value.sum(0) for name, value in back.items()}}
+
+    def step(self, weights: Weights, k: int) -> tuple[Weights, Tensor]:
+        """The weights after step k, detached, and its benefit (L,) summed over tasks."""
+        taken = self._unroll.step(self._at(_leaves(weights)), self._alpha[k].detach())
+        return {name: taken.weights[name].detach() for name in self._names}, taken.benefit.sum(0)
+
+    def from_query(
+        self, weights: Weights, weight: float, counted: bool = True
+    ) -> tuple[Weights, dict[str, float]]:
+        """weight * d(query loss)/d(weights); the chunk's query loss and metric."""
         leaves = _leaves(weights)
         losses, metrics = self._unroll.query(self._at(leaves))
-        found = self._differentiate([losses], [torch.full_like(losses, weight)], leaves)
-        return {name: back[name] + found[name] for name in self.names}, metrics
+        back = [torch.full_like(losses, weight)]
+        return self._differentiate([losses], back, leaves, counted), metrics
 
-    def back_through_step(
-        self, weights: Mapping[str, Tensor], k: int, back: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """From d/dw_k+1 to d/dw_k."""
+    def through_step(self, weights: Weights, k: int, back: Weights) -> tuple[Weights, Weights]:
+        """The weights after step k, detached; from d/dw_k+1 to d/dw_k."""
         leaves = _leaves(weights)
-        after = self._unroll.step(self._at(leaves), self._alpha[k]).weights
-        return self._differentiate([after[name] for name in self.names], [*back.values()], leaves)
+        taken = self._unroll.step(self._at(leaves), self._alpha[k]).weights
+        outputs = [taken[name] for name in self._names]
+        found = self._differentiate(outputs, [back[name] for name in self._names], leaves)
+        return {name: taken[name].detach() for name in self._names}, found
 
     def _differentiate(
-        self, outputs: Sequence[Tensor], back: Sequence[Tensor], leaves: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Gradients of the leaves; those of the learned values are added to the total."""
+        self, outputs: Sequence[Tensor], back: Sequence[Tensor], leaves: Weights, counted: bool = True
+    ) -> Weights:
+        """Gradients of the leaves; those of the learned values are collected where they count."""
         if not outputs:
             return {}
         targets = [*leaves.values(), *self._learned.values()]
         found = torch.autograd.grad(
             outputs, targets, back, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        for name, value in zip(self._learned, found[len(leaves) :], strict=True):
-            self.total[name] = self.total[name] + value
+        if counted:
+            rest = zip(self._learned, found[len(leaves) :], strict=True)
+            self._total |= {name: self._total[name] + value for name, value in rest}
         return dict(zip(leaves, found[: len(leaves)], strict=True))
 
-    def _at(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _at(self, leaves: Weights) -> Weights:
         return {**self._unroll.weights, **leaves}
 
 
-def _leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _leaves(weights: Weights) -> Weights:
     return {name: value.detach().requires_grad_() for name, value in weights.items()}
+
+
+def _sum(one: Weights, other: Mapping[str, Tensor]) -> Weights:
+    return {name: value + other[name] for name, value in one.items()}

@@ -85,7 +85,7 @@ def run(
     if as_json:
         print_json(report)
     else:
-        print_table([(key, report[key]) for key in SHOWN])
+        print_table([(key, report[key]) for key in SHOWN if report[key] is not None])
         if report["storage"] is not None:
             click.echo(f"\n{how(report)}")
     if (broken := broken_promise(report)) is not None:

@@ -9,6 +9,7 @@ SCHEDULES = (ACCUMULATE, CACHED_SUFFIX)
 STORAGES = ("dense", "sparse")
 TILINGS = ("maps", "norms", "convs", "lean")
 MAPS, NORMS, CONVS, LEAN = TILINGS
+FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Choice:
             updates every parameter right after its last reader.
         storage: "dense", or "sparse" to keep only attended channels where that is smaller.
         saved_bits: 32, or 8 for maps kept for the backward pass.
-        cache_bits: 32, or 8 for maps kept between prefix and suffix.
+        cache_bits: 32, or 16 for maps kept between prefix and suffix.
         recompute: compute the input of a convolution again from its normalised map instead of keeping both.
         tiling: "maps": every operation writes whole maps; "norms": elementwise operations, norms and pools run
             block of channels by block of channels; "convs": convolutions, too, where only such a chain reads them;
@@ -32,7 +33,7 @@ class Choice:
     micro_batch: int = 1
     schedule: str = ACCUMULATE
     storage: str = "dense"
-    saved_bits: int = 32
-    cache_bits: int = 32
+    saved_bits: int = FLOAT_BITS
+    cache_bits: int = FLOAT_BITS
     recompute: bool = False
     tiling: str = "maps"

@@ -8,11 +8,11 @@ from dataclasses import replace
 from ..errors import BundleError
 from ..program import Program
 from .cached_suffix import split
-from .choice import CACHED_SUFFIX, LEAN, Choice
+from .choice import CACHED_SUFFIX, FLOAT_BITS, LEAN, Choice
 from .early_updates import with_early_updates
 from .order import PARAMETER_GRADIENTS, Ordered, prediction_order, training_order
 from .outline import Mask, Outline
-from .quantise import with_byte_caches, with_byte_maps
+from .quantise import with_packed_caches, with_packed_maps
 from .recompute import with_recomputation
 from .sizing import size
 from .sparse import sparse_storage, with_caps
@@ -64,8 +64,8 @@ def _with_prefix(
 ) -> Lowered:
     """Lower to a prefix, where there is one, and suffixes over all samples with their updates inside."""
     prefix, suffixes = split(program, outlines)
-    if choice.cache_bits == 8:
-        prefix, suffixes = with_byte_caches(prefix, suffixes)
+    if choice.cache_bits < FLOAT_BITS:
+        prefix, suffixes = with_packed_caches(prefix, suffixes, choice.cache_bits)
     if choice.storage == "sparse":
         suffixes = [_with_sparse(program, one) for one in suffixes]
     suffixes = [with_early_updates(_with_storage(one, choice), samples) for one in suffixes]
@@ -117,7 +117,7 @@ def _with_storage(one: Outline, choice: Choice) -> Outline:
     """Decide what is kept for the backward pass."""
     if choice.recompute:
         one = with_recomputation(one)
-    return with_byte_maps(one) if choice.saved_bits == 8 else one
+    return with_packed_maps(one, choice.saved_bits) if choice.saved_bits < FLOAT_BITS else one
 
 
 def _shared(programs: Sequence[StepProgram]) -> tuple[StepProgram, ...]:

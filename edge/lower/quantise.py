@@ -1,4 +1,4 @@
-"""8-bit storage: maps are kept as bytes with a range for every sample and channel, and unpacked where they are read."""
+"""Maps kept in 8 or 16 bits: levels and a range for every sample and channel, unpacked where they are read."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from ..program import BATCH, Op, Tensor
 from .clones import Clones
 from .outline import Outline
 
-PLANE = 64  # elements of a channel from which on bytes and range take much less
+PLANE = 64  # elements of a channel from which on levels and range take much less
 
 
-def with_byte_maps(one: Outline) -> Outline:
-    """Keep maps for the backward pass in 8 bits; the forward part reads them as they are."""
+def with_packed_maps(one: Outline, bits: int) -> Outline:
+    """Keep maps for the backward pass in 8 or 16 bits; the forward part reads them as they are."""
     names = [name for name in one.saved() if name not in one.cached and _large(one.tensors[name])]
     forward, backward = one.parts()
-    clones = _unpacking(names, one)
+    clones = _unpacking(names, one, bits)
     return one.with_parts(_packing(forward, names), clones.before_readers(backward), clones.tensors)
 
 
-def with_byte_caches(prefix: Outline, suffixes: Sequence[Outline]) -> tuple[Outline, list[Outline]]:
-    """Keep maps between prefix and suffixes in 8 bits."""
+def with_packed_caches(
+    prefix: Outline, suffixes: Sequence[Outline], bits: int
+) -> tuple[Outline, list[Outline]]:
+    """Keep maps between prefix and suffixes in 8 or 16 bits."""
     names = [name for name in sorted(prefix.cached) if _large(prefix.tensors[name])]
     ops = _packing(prefix.ordered.ops, names)
-    tensors = _unpacking(names, prefix).tensors
+    tensors = _unpacking(names, prefix, bits).tensors
     front = replace(prefix.with_parts(ops, [], tensors), cached=_packed_names(prefix.cached, names))
-    return front, [_unpacked(one, names) for one in suffixes]
+    return front, [_unpacked(one, names, bits) for one in suffixes]
 
 
-def _unpacked(one: Outline, names: Collection[str]) -> Outline:
+def _unpacked(one: Outline, names: Collection[str], bits: int) -> Outline:
     """Let a suffix read packed caches."""
-    clones = _unpacking(names, one)
+    clones = _unpacking(names, one, bits)
     forward, backward = (clones.before_readers(part) for part in one.parts())
     return replace(one.with_parts(forward, backward, clones.tensors), cached=_packed_names(one.cached, names))
 
@@ -47,7 +49,7 @@ def _packed_names(cached: Iterable[str], names: Collection[str]) -> frozenset[st
 
 
 def _parts(name: str) -> tuple[str, str]:
-    return f"{name}@bytes", f"{name}@range"
+    return f"{name}@levels", f"{name}@range"
 
 
 def _packing(ops: Iterable[Op], names: Collection[str]) -> list[Op]:
@@ -61,12 +63,12 @@ def _packing(ops: Iterable[Op], names: Collection[str]) -> list[Op]:
     return result
 
 
-def _unpacking(names: Collection[str], one: Outline) -> Clones:
+def _unpacking(names: Collection[str], one: Outline, bits: int) -> Clones:
     """Return clones that unpack; their tensors are those of the outline and of the packed values."""
     added: dict[str, Tensor] = {}
     for name in names:
-        tensor, (octets, ranges) = one.tensors[name], _parts(name)
-        added[octets] = Tensor(octets, tensor.shape, "uint8", "saved")
+        tensor, (levels, ranges) = one.tensors[name], _parts(name)
+        added[levels] = Tensor(levels, tensor.shape, f"uint{bits}", "saved")
         added[ranges] = Tensor(ranges, (BATCH, tensor.shape[1], 2), "float32", "saved")
     recipes = {name: Op("Dequantise", _parts(name), (name,)) for name in names}
     return Clones(recipes, {**one.tensors, **added})

@@ -18,7 +18,7 @@ from ..reference.kernel import Array, Arrays, Attrs, Shape, Shapes
 from .attributes import encoded
 from .records import ATTRIBUTES, INPUTS, MAX_RANK, OUTPUTS, Attribute, Call, Tensor
 
-ABI = 2
+ABI = 3
 TOO_MANY_CHANNELS = 1
 HERE = Path(__file__).resolve().parent
 
@@ -116,7 +116,7 @@ def _over(array: Array | None) -> Tensor | None:
         return None
     if not array.flags.c_contiguous or array.dtype == np.float64:
         raise ValueError(f"expected a C-contiguous array of at most 32-bit floats, got {array.dtype}")
-    return Tensor(array.ctypes.data, array.ndim, (ctypes.c_int32 * MAX_RANK)(*array.shape))
+    return Tensor(array.ctypes.data, array.ndim, (ctypes.c_int32 * MAX_RANK)(*array.shape), array.itemsize)
 
 
 def _call(

@@ -15,7 +15,12 @@ Shape = ctypes.c_int32 * MAX_RANK
 class Tensor(ctypes.Structure):
     """`ea_tensor`."""
 
-    _fields_ = (("data", ctypes.c_void_p), ("rank", ctypes.c_int32), ("shape", Shape))
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("rank", ctypes.c_int32),
+        ("shape", Shape),
+        ("item_bytes", ctypes.c_int32),
+    )
 
 
 class Attribute(ctypes.Union):
@@ -46,7 +51,6 @@ class ValueRecord(ctypes.Structure):
         ("sample", ctypes.c_int64),
         ("block", ctypes.c_int64),
         ("base", ctypes.c_int32),
-        ("item_bytes", ctypes.c_int32),
     )
 
 

@@ -176,7 +176,7 @@ class _Writer:
         record = self.values[number]
         record.tensor.rank = len(shape)
         record.tensor.shape = Shape(*shape)
-        record.item_bytes, record.base = item_bytes(dtype), base
+        record.tensor.item_bytes, record.base = item_bytes(dtype), base
 
     def _write_step(self, index: int, step: Step, numbers: Mapping[str, int]) -> None:
         record, operands, attrs = self.steps[index], (*step.inputs, *step.outputs), _attributes(step)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..lower.choice import FLOAT_BITS
 from .frontier import frontier_row
 from .picture import figure_of, save_picture
 from .plan import Plan
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 PANEL_INCHES = (7.0, 2.3)
 COLOURS = {
     "32 bits": "#0072B2",
-    "8 bits": "#E69F00",
+    "fewer bits": "#E69F00",
     "fewer channels": "#CC79A7",
     "layers frozen": "#D55E00",
 }
@@ -87,7 +88,8 @@ def _loss(plan: Plan) -> str:
         return "layers frozen"
     if plan.cap_cut:
         return "fewer channels"
-    return "8 bits" if 8 in (plan.choice.saved_bits, plan.choice.cache_bits) else "32 bits"
+    bits = min(plan.choice.saved_bits, plan.choice.cache_bits)
+    return "32 bits" if bits == FLOAT_BITS else "fewer bits"
 
 
 def _updates_kept(plan: Plan) -> float:

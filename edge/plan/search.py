@@ -1,6 +1,6 @@
 """The budget search: of all plans that fit, the one that loses least and is predicted to be fastest.
 
-Plans are ordered by (benefit lost by freezing, channels cut, 8-bit cache, 8-bit saved maps, predicted seconds). The
+Plans are ordered by (benefit lost by freezing, channels cut, 8-bit saved maps, 16-bit cache, predicted seconds). The
 search looks at groups that lose the same in that order; within a group at candidates by predicted seconds. It looks
 into a group only where one of the group's leanest candidates fits, and finds the smallest level of freezing by
 bisection over the leanest candidates of the levels. What is looked at, and in which order, depends on the budgets
@@ -66,7 +66,7 @@ def search_plan(
         worth: per layer what updating it gives and takes; None: not known.
 
     Returns:
-        The plan with the smallest (benefit lost, cap cut, 8-bit cache, 8-bit saved maps, predicted seconds). A
+        The plan with the smallest (benefit lost, cap cut, 8-bit saved maps, 16-bit cache, predicted seconds). A
         larger budget never gives a worse plan; without a budget nothing is lost.
 
     Raises:

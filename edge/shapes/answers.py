@@ -71,9 +71,10 @@ def select_channels(c: Call) -> None:
 
 
 def quantise(c: Call) -> None:
-    """A byte for every element, two numbers for every channel."""
+    """A level for every element, two numbers for every channel."""
     x = c.shape("x", 2)
-    c.expect("bytes", x)
+    c.expect_dtype("levels", "uint8", "uint16")
+    c.expect("levels", x)
     c.expect("range", (*x[:2], 2))
 
 

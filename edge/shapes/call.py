@@ -127,11 +127,11 @@ class Call:
         if name in self._tensors and self.any_shape(name) not in shapes:
             self._misfit(name, " or ".join(map(_text, shapes)))
 
-    def expect_dtype(self, name: str, dtype: str) -> None:
-        """Refuse an operand, if present, of another type."""
-        if name in self._tensors and self._tensors[name].dtype != dtype:
+    def expect_dtype(self, name: str, *dtypes: str) -> None:
+        """Refuse an operand, if present, that has none of these types."""
+        if name in self._tensors and self._tensors[name].dtype not in dtypes:
             tensor = self._tensors[name]
-            self.fail(f"{name} {tensor.name!r} is {tensor.dtype}, expected {dtype}")
+            self.fail(f"{name} {tensor.name!r} is {tensor.dtype}, expected {' or '.join(dtypes)}")
 
     def integer(self, name: str, least: int = -LONGEST, most: int = LONGEST) -> int:
         """Return an integer attribute between bounds."""

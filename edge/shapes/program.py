@@ -12,6 +12,7 @@ from .table import RULES
 GIVEN_ROLES = ("param", "step-size", "attention-param", "input")
 LOWERED = ("Zero", "SelectChannels", "Quantise", "Dequantise")
 LOWERED_SUFFIX = "Sparse"
+LOWERED_DTYPES = ("uint16",)
 LOSSES = (
     "SoftmaxCrossEntropy",
     "MeanSquaredError",
@@ -69,6 +70,8 @@ def _check_tensor(tensor: Tensor) -> None:
         expected = f"axes of 1 to {LONGEST}, {BATCH} as the first or nowhere"
     elif given_once and (tensor.batched or tensor.dtype != "float32"):
         expected = f"float32 without {BATCH}"
+    elif tensor.dtype in LOWERED_DTYPES:
+        expected = "another type, this one is for lowering only"
     else:
         return
     raise BundleError(

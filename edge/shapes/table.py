@@ -93,7 +93,7 @@ RULES: Mapping[str, Rule] = {
     "GaussianLogStdGrad": _rule(f"{_GAUSSIAN} -> gs", answers.gaussian),
     "ChannelAttention": _rule("x w1 b1 w2 b2 [keep] -> gamma", answers.attention),
     "SelectChannels": _rule("x gamma -> kept index:int32", answers.select_channels),
-    "Quantise": _rule("x -> bytes:uint8 range", answers.quantise),
-    "Dequantise": _rule("bytes:uint8 range -> x", answers.quantise),
+    "Quantise": _rule("x -> levels:* range", answers.quantise),
+    "Dequantise": _rule("levels:* range -> x", answers.quantise),
     "Zero": _rule("-> y", answers.anything),
 }

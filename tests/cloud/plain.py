@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,10 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def small_network(seed: int = 0, size: int = 8, ways: int = 3, smooth: bool = False) -> Network:
+def grouped(channels: int) -> nn.Module:
+    """A GroupNorm of two groups."""
+    return nn.GroupNorm(2, channels)
+
+
+def small_network(
+    seed: int = 0,
+    size: int = 8,
+    ways: int = 3,
+    smooth: bool = False,
+    norm: Callable[[int], nn.Module] = grouped,
+) -> Network:
     """Two convolutions (the second with two groups), two norms, a fully connected layer; L = 5.
 
     smooth: softplus and average pooling, so that finite differences cross no kink.
+    norm: makes a norm by its channels.
     """
     relu, pool = (nn.Softplus, nn.AvgPool2d) if smooth else (nn.ReLU, nn.MaxPool2d)
     with torch.random.fork_rng(devices=[]):
@@ -23,11 +35,11 @@ def small_network(seed: int = 0, size: int = 8, ways: int = 3, smooth: bool = Fa
         module = nn.Sequential()
         for name, part in {
             "conv1": nn.Conv2d(2, 4, 3, padding=1),
-            "norm1": nn.GroupNorm(2, 4),
+            "norm1": norm(4),
             "relu1": relu(),
             "pool1": pool(2),
             "conv2": nn.Conv2d(4, 6, 3, padding=1, groups=2),
-            "norm2": nn.GroupNorm(2, 6),
+            "norm2": norm(6),
             "relu2": relu(),
             "pool2": pool(2),
             "flatten": nn.Flatten(),
@@ -82,7 +94,7 @@ def plain_gamma(
 
 def gamma_of_weight(part: nn.Module, fw: Tensor, bw: Tensor) -> Tensor:
     """gamma in the shape of a layer's weight, entry by entry."""
-    if isinstance(part, nn.GroupNorm):
+    if isinstance(part, nn.GroupNorm | nn.BatchNorm2d):
         return fw * bw
     if isinstance(part, nn.Linear):
         return bw[:, None] * fw[None, :]
@@ -153,20 +165,32 @@ class PlainTask:
         part, x, _ = seen[name]
         if isinstance(part, nn.GroupNorm):
             x = F.group_norm(x, part.num_groups, eps=part.eps)
+        if isinstance(part, nn.BatchNorm2d):
+            x = F.batch_norm(x, None, None, training=True, eps=part.eps)
         pooled_x, pooled_g = (
             value.flatten(2).mean(2) if value.dim() == 4 else value for value in (x, gy[name] * samples)
         )
         if self.config.bw_input == "rms":
             pooled_g = pooled_g / (pooled_g.detach().square().mean(1, keepdim=True).sqrt() + 1e-12)
-        fw = plain_gamma(self.learned, f"{name}.fw", pooled_x, self.config.rho_fw, self.config.cap)
-        return fw, plain_gamma(self.learned, f"{name}.bw", pooled_g, self.config.rho_bw)
+        rho_fw, rho_bw = self.config.rho_fw, self.config.rho_bw
+        fw, bw = torch.ones_like(pooled_x[0]), torch.ones_like(pooled_g[0])
+        if rho_fw is not None:
+            fw = plain_gamma(self.learned, f"{name}.fw", pooled_x, rho_fw, self.config.cap)
+        if rho_bw is not None:
+            bw = plain_gamma(self.learned, f"{name}.bw", pooled_g, rho_bw)
+        return fw, bw
 
 
 def plain_query_loss(
-    network: Network, config: MethodConfig, learned: Mapping[str, Tensor], alpha: Tensor, batch: Batch
+    network: Network,
+    config: MethodConfig,
+    learned: Mapping[str, Tensor],
+    alpha: Tensor,
+    batch: Batch,
+    kind: type[PlainTask] = PlainTask,
 ) -> Tensor:
     """Mean over tasks of the query loss after all inner steps."""
-    task = PlainTask(network, config, learned)
+    task = kind(network, config, learned)
     losses = []
     for t in range(len(batch)):
         weights = {name: learned[name] for name in network.parameters}
@@ -178,10 +202,12 @@ def plain_query_loss(
     return torch.stack(losses).mean()
 
 
-def plain_gradient(network: Network, config: MethodConfig, meta: Meta, batch: Batch) -> dict[str, Tensor]:
+def plain_gradient(
+    network: Network, config: MethodConfig, meta: Meta, batch: Batch, kind: type[PlainTask] = PlainTask
+) -> dict[str, Tensor]:
     """Second-order outer gradient by torch's own double backward."""
     learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
     alpha = learned.get("alpha", meta.alpha)
-    loss = plain_query_loss(network, config, learned, alpha, batch)
+    loss = plain_query_loss(network, config, learned, alpha, batch, kind)
     found = torch.autograd.grad(loss, list(learned.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(learned, found, strict=True))

@@ -148,5 +148,5 @@ def test_every_layer_but_the_output_has_two_modules():
 
 def test_one_channel_per_group_is_refused():
     single = Layer("n", "norm", 12, 96, 96, 6, 6, 6, 1)
-    with pytest.raises(ValueError, match=r"layer n: attention needs more than one channel per group, got 6"):
+    with pytest.raises(ValueError, match=r"attention: layer n needs more than one channel per group, got 6"):
         slots([single])

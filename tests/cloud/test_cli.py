@@ -24,6 +24,19 @@ PROGRAM = (
 )
 
 
+MRML = [
+    "--set", "method.name=mrml", "--set", "method.attention=false", "--set", "method.penalty=none",
+    "--set", "method.alpha_rate=0.01", "--set",
+]  # fmt: skip
+KILLED = """
+import os, signal
+from edge_adapt.cloud.progress import Progress
+Progress.step = lambda self, state: os.kill(os.getpid(), signal.SIGKILL) if state.step == 5 else None
+from edge_adapt.cloud.cli import main
+main()
+"""
+
+
 def meta_train(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
@@ -72,6 +85,25 @@ def test_eval_takes_another_data_set_by_name_and_folder(finished: TrainedRun, st
         ),
         (["run", "pmeta-conv4-glyphs", "--set", "nonsense"], "--set expects key=value"),
         (["run", "pmeta-conv4-folder"], "data.root: which folder of images"),
+        (["run", "RECIPE", "--set", "method.inner_step_size=-1"], "method.inner_step_size must be above 0"),
+        (
+            ["run", "RECIPE", "--set", "method.inner_step_size=nan"],
+            "method.inner_step_size: expected a finite",
+        ),
+        (["run", "RECIPE", "--set", "method.name=mamal"], "method.name must be one of maml, anil"),
+        (
+            ["run", "RECIPE", *MRML, 'method.task_layers=["head"]'],
+            "method.task_layers: no layer is called 'head'",
+        ),
+        (["run", "RECIPE", "--set", "task.shots=9"], "shots + queries: 9 + 2 asked for, but class kind"),
+        (["run", "RECIPE", "--set", "task.ways=6"], "ways: 6 asked for, but"),
+        (["run", "RECIPE", "--resume"], "there is nothing to resume; leave --resume away"),
+        (
+            ["run", "RECIPE", "--set", "train.initial_weights=nowhere"],
+            "train.initial_weights: nowhere cannot be read",
+        ),
+        (["run", "maml-conv4-omniglot-1shot", "--data", "nowhere"], "nowhere/omniglot28.npz does not exist"),
+        (["run", "nowhere.toml"], "recipe file nowhere.toml does not exist"),
         (["eval", "nowhere"], "nowhere is no run directory"),
         (["eval", "RUN", "--data", "mnist=x"], "data: expected NAME=DIR with NAME one of glyphs"),
         (["eval", "RUN", "--data", "folder=nowhere"], "nowhere"),
@@ -79,11 +111,12 @@ def test_eval_takes_another_data_set_by_name_and_folder(finished: TrainedRun, st
     ],
 )
 def test_mistakes_are_one_line_on_stderr_and_exit_code_2(
-    arguments: list[str], message: str, finished: TrainedRun, tmp_path: Path
+    arguments: list[str], message: str, finished: TrainedRun, recipe: Path, stripes: Path, tmp_path: Path
 ) -> None:
-    arguments = [str(finished.path) if word == "RUN" else word for word in arguments]
+    own = ["--data", str(stripes)] if "RECIPE" in arguments else []
+    words = {"RUN": str(finished.path), "RECIPE": str(recipe)}
     out = ["--out", str(tmp_path / "run")] if arguments[0] == "run" else []
-    result = meta_train(*arguments, *out)
+    result = meta_train(*(words.get(word, word) for word in arguments), *own, *out)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ")
@@ -124,6 +157,35 @@ def test_ctrl_c_saves_prints_how_to_resume_and_exits_130(recipe: Path, stripes: 
     assert command == ["meta-train", *arguments, *settings, "--resume"]
     assert not list(out.glob("*.partial"))
     assert meta_train(*command[1:-1]).exit_code == 2  # without --resume: the directory is not empty
+
+
+def test_a_killed_run_goes_on_from_its_last_validation_and_ends_with_the_same_bytes(
+    finished: TrainedRun, recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["run", str(recipe), "--data", str(stripes), "--out", str(out), "--threads", "1"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len((out / "metrics.csv").read_text().splitlines()) == 1 + 2  # steps 2 and 4
+    (out / "checkpoint.pt.partial").write_bytes(b"as if it had come while this was being written")
+    other = meta_train(*arguments, "--resume", "--set", "task.shots=1")
+    assert (other.exit_code, other.stdout) == (2, "")
+    assert "started with other settings, so it cannot be resumed: task.shots: 2 -> 1" in other.stderr
+    resumed = meta_train(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert {path.name for path in out.iterdir()} == {path.name for path in finished.path.iterdir()}
+    assert (out / "model.safetensors").read_bytes() == (finished.path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["file/run", "file", "/proc/run"])
+def test_a_place_that_cannot_be_written_to_is_refused(
+    place: str, recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = meta_train("run", recipe, "--data", stripes, "--out", tmp_path / place)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {tmp_path / place} cannot be written to (")
+    assert result.stderr.endswith("; choose another --out\n")
 
 
 @pytest.mark.parametrize("verb", [[], ["run"], ["eval"], ["list"]])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from edge_adapt.cloud.config import DataConfig, RunConfig, differences
 from edge_adapt.cloud.errors import ConfigError
+from edge_adapt.cloud.losses import CROSS_ENTROPY
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
 from edge_adapt.cloud.settings import to_table
 from edge_adapt.cloud.tables import read_toml, write_toml
@@ -21,6 +22,7 @@ def test_there_are_recipes_for_each_method_and_each_kind_of_data() -> None:
     expected |= {f"{method}-conv4-omniglot-{shots}shot" for method in methods for shots in (1, 5)}
     added = ("fomaml", "fomamlpp", "boil", "reptile", "leap", "imaml", "mrml")
     expected |= {f"{method}-conv4-omniglot-1shot" for method in added}
+    expected |= {f"{method}-mlp-sinusoid-10shot" for method in ("maml", "pmeta")}
     expected |= {f"{name}-miniimagenet-5shot" for name in ("pmeta-conv4", "mamlpp-conv4", "pmeta-resnet12")}
     assert expected <= set(names)
 
@@ -30,7 +32,8 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
     config = RunConfig.from_table(read_recipe(name))
     assert config.recipe == name
     assert len(config.summary) > 10
-    assert f"{config.task.ways}-way {config.task.shots}-shot" in config.summary
+    classes = f"{config.task.ways}-way " if config.loss is CROSS_ENTROPY else ""
+    assert f", {classes}{config.task.shots}-shot" in config.summary
     assert RunConfig.from_table(read_toml(write_toml(to_table(config)), name)) == config
 
 
@@ -39,7 +42,7 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
     [
         ("method.inner_step_size", -0.1, r"method\.inner_step_size must be above 0, got -0\.1"),
         ("method.inner_steps", 0, r"method\.inner_steps must be at least 1, got 0"),
-        ("method.rho_fw", 1.0, r"method\.rho_fw must be in \[0, 1\), got 1\.0"),
+        ("method.rho_fw", 1.0, r"method\.rho_fw must be in \[0, 1\), or none, got 1\.0"),
         ("method.name", "mamal", r"method\.name must be one of .*maml.*got 'mamal'"),
         ("method.penalty", "l1", r"method\.penalty must be one of"),
         ("method.attenton", True, r"method\.attenton is no setting; known here: .*attention"),
@@ -51,6 +54,7 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
         ),
         ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
         ("task.ways", 1, r"task\.ways must be at least 2, got 1"),
+        ("data.name", "sinusoid", r"task\.ways must be 1 for regression tasks \(task\.shots counts .*, got 5"),
         ("task.shots", 0, r"task\.shots must be at least 1, got 0"),
         ("task.queries", 0, r"task\.queries must be at least 1"),
         ("train.outer_steps", 0, r"train\.outer_steps must be at least 1"),
@@ -82,11 +86,39 @@ def test_a_folder_needs_channels_size_mean_and_std() -> None:
     assert (spec.shape, spec.resize) == ((1, 20, 20), "bilinear")
 
 
+def test_arrays_may_bring_mean_and_std_and_regressions_neither_turn_nor_move_samples() -> None:
+    table = {"data": {"name": "arrays"}, "task": {"ways": 1}}
+    assert RunConfig.from_table(table, {"data.mean": [0.5], "data.std": [2]}).data.std == (2.0,)
+    for setting, value, message in (
+        ("data.size", 28, r"data\.size: arrays brings its own, got 28"),
+        ("task.rotations", True, r"task\.rotations must be false for regression tasks"),
+        ("task.augmentation", 0.5, r"task\.augmentation must be 0 for regression tasks"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            RunConfig.from_table(table, {setting: value})
+
+
+def test_options_of_the_architecture_survive_and_those_that_are_none_are_left_away() -> None:
+    config = RunConfig.from_table(BASE, {"architecture": {"norm": "none", "width": 0.5, "hidden": [4, 5]}})
+    assert config.architecture == {"width": 0.5, "hidden": [4, 5]}
+    assert RunConfig.from_table(read_toml(write_toml(to_table(config)), "")) == config
+    assert differences(config, RunConfig.from_table(BASE)) == [
+        "architecture.width: 0.5 -> None",
+        "architecture.hidden: [4, 5] -> None",
+    ]
+
+
 def test_a_changed_setting_is_reported_but_not_where_the_data_lie() -> None:
-    old = RunConfig.from_table(BASE)
-    assert differences(old, RunConfig.from_table(BASE, {"data.root": "elsewhere", "summary": "x"})) == []
-    changed = RunConfig.from_table(BASE, {"task.shots": 5, "method.rho_fw": 0.5})
+    table = {"data": {"name": "omniglot"}}
+    old = RunConfig.from_table(table)
+    assert differences(old, RunConfig.from_table(table, {"data.root": "elsewhere", "summary": "x"})) == []
+    changed = RunConfig.from_table(table, {"task.shots": 5, "method.rho_fw": 0.5})
     assert differences(old, changed) == ["task.shots: 1 -> 5", "method.rho_fw: 0.3 -> 0.5"]
+
+
+def test_data_that_are_built_in_have_no_place() -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: glyphs is built in, so 'x' would have no effect"):
+        DataConfig("glyphs", root="x")
 
 
 def test_a_recipe_file_may_extend_a_packaged_recipe(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MAML's second-order gradient against two other libraries (extra `bench`), float64."""
+"""MAML's second-order gradient against two other libraries (extra `test` has them), float64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_close(found):
 
 
 def test_maml_equals_higher():
-    higher = pytest.importorskip("higher", reason="higher is not installed (extra `bench`)")
+    higher = pytest.importorskip("higher", reason="higher is not installed (extra `test`)")
     module, batch = small_network().module, random_batch()
     optimizer = torch.optim.SGD(module.parameters(), lr=SIZE)
     for t in range(len(batch)):
@@ -37,7 +37,7 @@ def test_maml_equals_higher():
 
 
 def test_maml_equals_torchopt():
-    torchopt = pytest.importorskip("torchopt", reason="torchopt is not installed (extra `bench`)")
+    torchopt = pytest.importorskip("torchopt", reason="torchopt is not installed (extra `test`)")
     module, batch = small_network().module, random_batch()
     optimizer = torchopt.MetaSGD(module, lr=SIZE)
     start = torchopt.extract_state_dict(module, by="reference")

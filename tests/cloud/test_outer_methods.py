@@ -53,6 +53,15 @@ def test_adam_groups_cover_what_is_learned_once_and_alpha_has_its_own_rate(name)
         assert rates["alpha"] == pytest.approx(0.01 * 0.4)
 
 
+def test_p_meta_refuses_norms_that_its_attention_cannot_see_when_it_is_made():
+    network = small_network(norm=lambda channels: nn.GroupNorm(channels, channels))
+    METHODS["p-meta"](network, MethodConfig(attention=False))
+    with pytest.raises(
+        ValueError, match="attention: layer norm1 needs more than one channel per group, got 4"
+    ):
+        METHODS["p-meta"](network, MethodConfig())
+
+
 def test_anil_adapts_the_output_layer_only():
     network = small_network()
     method = METHODS["anil"](network, MethodConfig(inner_steps=2))

@@ -104,7 +104,7 @@ def test_a_loss_that_is_no_number_stops_every_method_with_the_last_good_state_ke
         ("mrml", "prox", 2.0, r"prox: 2\.0 would have no effect, mrml"),
         ("imaml", "task_layers", ["fc"], r"task_layers: \('fc',\) would have no effect, imaml"),
         ("boil", "cg_steps", 7, r"cg_steps: 7 would have no effect, boil"),
-        ("mrml", "task_layers", ["head"], r"task_layers: no layer is called 'head'; there are conv1, norm1"),
+        ("mrml", "task_layers", ["head"], r"method\.task_layers: no layer is called 'head'; there are conv1"),
         ("mrml", "task_layers", ["fc", "fc"], r"method\.task_layers must be names without repetition"),
         ("mrml", "mu", 0.0, r"method\.mu must be above 0, got 0\.0"),
         ("imaml", "prox", -1.0, r"method\.prox must be above 0, got -1\.0"),

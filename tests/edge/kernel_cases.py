@@ -170,14 +170,16 @@ def _sparse(normal: Normal) -> list[Case]:
     ]
 
 
-def _quantised(normal: Normal) -> list[Case]:
-    levels = np.clip(np.round(40 * normal(*MAP)) + 128, 0, 255)
-    levels[:, :, 0, :2] = 0, 255
+def quantised(normal: Normal, bits: int = 8) -> list[Case]:
+    """Maps whose levels are exact, in 8 or 16 bits."""
+    most, dtype = 2**bits - 1, f"uint{bits}"
+    levels = np.clip(np.round(most * (normal(*MAP) / 6 + 0.5)), 0, most)
+    levels[:, :, 0, :2] = 0, most
     x = levels / 4 - 16
-    octets, ranges = garbage(MAP, np.uint8), garbage((SAMPLES, CHANNELS, 2), x.dtype)
+    ranges = garbage((SAMPLES, CHANNELS, 2), x.dtype)
     return [
-        Case("Quantise", [x], [octets, ranges], {}),
-        Case("Dequantise", [levels.astype(np.uint8), normal(*ranges.shape)], [_like(x)], {}),
+        Case("Quantise", [x], [garbage(MAP, dtype), ranges], {}),
+        Case("Dequantise", [levels.astype(dtype), normal(*ranges.shape)], [_like(x)], {}),
     ]
 
 
@@ -188,4 +190,4 @@ def selected(x: Array, gamma: Array, cap: int) -> tuple[Array, Array]:
     return kept, index
 
 
-MAKERS = (_conv, _fc, _norm, _pointwise, _pool, _loss, _attention, _sparse, _quantised)
+MAKERS = (_conv, _fc, _norm, _pointwise, _pool, _loss, _attention, _sparse, quantised)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "executor.h"
+#include "vec.h"
 
 enum { GUARD = 64, BYTE = 0xA5 };
 
@@ -38,7 +39,8 @@ static size_t read_tensor(ea_tensor *t) {
     t->rank = read_integer();
     if (t->rank < 0) return 0;
     for (int i = 0; i < t->rank; i++) t->shape[i] = read_integer();
-    size_t bytes = (size_t)read_integer();
+    t->item_bytes = read_integer();
+    size_t bytes = (size_t)elements(t) * (size_t)t->item_bytes;
     t->data = guarded(bytes);
     need(fread(t->data, 1, bytes, stdin) == bytes, "input ends early");
     return bytes;

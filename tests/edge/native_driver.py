@@ -127,5 +127,5 @@ def _padded(arrays: Sequence[Array | None], count: int) -> list[Array | None]:
 def _packed_tensor(array: Any) -> bytes:
     if array is None:
         return struct.pack("<i", -1)
-    shape = struct.pack(f"<{array.ndim + 2}i", array.ndim, *array.shape, array.nbytes)
+    shape = struct.pack(f"<{array.ndim + 2}i", array.ndim, *array.shape, array.itemsize)
     return bytes(shape + np.ascontiguousarray(array).tobytes())

@@ -125,6 +125,8 @@ ANSWERS = [
 ]  # fmt: skip
 CASES = {one.op.kind: one for one in (*LAYERS, *VALUES, *ANSWERS)}
 MORE = [
+    case("Quantise", f"x={MAP} -> q={MAP}/uint16 r=N,4,2"),
+    case("Dequantise", f"q={MAP}/uint16 r=N,4,2 -> x={MAP}"),
     case("Conv", "x=N,4,9 w=6,4,3 -> y=N,6,4", **SIGNAL),
     case("Conv", "x=N,4,9 w=6,4,3 b=6 -> y=N,6,4", **SIGNAL),
     case("Affine", f"x={MAP} w=1 -> y={MAP}", axis=-1),

@@ -38,14 +38,14 @@ def test_the_line_for_people_says_what_differs_from_the_plainest_plan() -> None:
     )
     changed = {
         "schedule": "cached suffix",
-        "cache_bits": 8,
+        "cache_bits": 16,
         "recompute": True,
         "tiling": "norms",
         "cap_cut": 0.25,
     }
     frozen = {"freezing": {"layers": [["conv1"], ["conv1", "norm1"]], "reason": "why"}}
     assert how({**plain, **changed, **frozen}).endswith(
-        "cached maps in 8 bits, cheap values computed again, norms in tiles, 25% fewer channels kept,"
+        "cached maps in 16 bits, cheap values computed again, norms in tiles, 25% fewer channels kept,"
         " 2 layers frozen to fit (why)"
     )
 

@@ -50,7 +50,7 @@ CHOICES = [
     Choice(1, storage="sparse"),
     Choice(1, CACHED_SUFFIX),
     Choice(1, recompute=True, saved_bits=8),
-    Choice(3, CACHED_SUFFIX, saved_bits=8, cache_bits=8, recompute=True),
+    Choice(3, CACHED_SUFFIX, saved_bits=8, cache_bits=16, recompute=True),
 ]
 
 

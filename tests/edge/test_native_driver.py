@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from edge_adapt.edge.engines.binding import ReferenceBackend
 from edge_adapt.edge.native.executor import NOT_FINITE
 
 from . import native_driver
-from .kernel_cases import Case, relative_error
+from .kernel_cases import Case, quantised, relative_error
 from .kernel_table import case_table
-from .native_calls import expected, single
+from .native_calls import expected, normal, single
 from .native_plans import needs_native
 from .native_steps import BATCH, conv_chain, given, norm_chain, update_chain
 from .test_native_conv import NAMED, cases
@@ -26,8 +27,9 @@ CROSS, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 
 
 def all_cases() -> list[Case]:
-    """A case per operation, and the named convolutions."""
+    """A case per operation, levels of 16 bits, and the named convolutions."""
     found = [case for case in case_table(np.float32).values() if case.kind != "Reshape"]
+    found += quantised(partial(normal, 0), bits=16)
     for problem in NAMED.values():
         for kind, inputs, outputs in cases(problem):
             singles = [[single(a) for a in arrays] for arrays in (inputs, outputs)]

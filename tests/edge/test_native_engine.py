@@ -67,7 +67,7 @@ SUFFIX = [
     Choice(4, "cached suffix"),
     Choice(4, "cached suffix", tiling="convs"),
     Choice(4, "cached suffix", recompute=True, tiling="norms"),
-    Choice(1, "cached suffix", saved_bits=8, cache_bits=8, tiling="convs"),
+    Choice(1, "cached suffix", saved_bits=8, cache_bits=16, tiling="convs"),
 ]
 
 

@@ -156,7 +156,12 @@ def test_steps_beyond_the_learned_ones_reuse_the_last_row() -> None:
         ({"micro_batch": -1}, "micro_batch: expected 1 or more, got -1"),
         ({"storage": "packed"}, "storage: expected one of dense, sparse, got 'packed'"),
         ({"schedule": "never"}, "schedule: expected one of accumulate, cached suffix, got 'never'"),
-        ({"fixed": Fixed(schedule="accumulate", cache_bits=8)}, "cache_bits: "),
+        (
+            {"fixed": Fixed(schedule="accumulate", cache_bits=16)},
+            "cache_bits: 16 needs the schedule 'cached suffix'",
+        ),
+        ({"fixed": Fixed(cache_bits=8)}, "cache_bits: expected one of 32, 16, got 8"),
+        ({"fixed": Fixed(saved_bits=16)}, "saved_bits: expected one of 32, 8, got 16"),
         ({"alpha": np.zeros((5, 3))}, r"alpha: expected shape \(K, 9\), got \(5, 3\)"),
     ],
 )

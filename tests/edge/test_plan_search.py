@@ -71,7 +71,7 @@ def rank(plan: Plan) -> Rank:
     """What the search minimises; frozen layers stand for the benefit they lose."""
     frozen = sum(len(names) for names in plan.freezing.layers)
     choice = plan.choice
-    bits = choice.cache_bits == 8, choice.saved_bits == 8
+    bits = choice.saved_bits == 8, choice.cache_bits == 16
     return frozen, plan.cap_cut, *bits, plan.predicted_seconds
 
 

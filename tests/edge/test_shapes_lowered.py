@@ -34,7 +34,7 @@ CHOICES = [
     for schedule, storage, (saved_bits, cache_bits), recompute, tiling in product(
         (ACCUMULATE, CACHED_SUFFIX),
         ("dense", "sparse"),
-        ((32, 32), (8, 8)),
+        ((32, 32), (8, 16)),
         (False, True),
         ("maps", "norms", "convs"),
     )

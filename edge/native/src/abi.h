@@ -4,7 +4,8 @@
    meaning is that of the NumPy kernel of the same name in edge/reference: tensors are row-major, the batch
    first; parameter gradients are added to their output, every other output is overwritten. float is float32,
    labels are int64, channel numbers int32, masks and argmaxes are packed per sample as in docs/program.md and
-   have shape (N, bytes); maps in 8 bits are uint8 of the map's shape, their ranges (N, C, 2) float32.
+   have shape (N, bytes); maps in 8 or 16 bits are levels, uint8 or uint16 of the map's shape, and ranges, (N, C, 2)
+   float32.
 
    Results do not depend on anything but the inputs and `threads`: work is split into fixed ranges. */
 #ifndef EA_ABI_H
@@ -12,7 +13,7 @@
 
 #include <stdint.h>
 
-#define EA_ABI 2      /* changes with every incompatible change of this file or of an operation's attributes */
+#define EA_ABI 3      /* changes with every incompatible change of this file or of an operation's attributes */
 #define EA_MAX_RANK 6
 #define EA_INPUTS 8
 #define EA_OUTPUTS 4
@@ -22,6 +23,7 @@ typedef struct {
     void *data;
     int32_t rank;
     int32_t shape[EA_MAX_RANK];
+    int32_t item_bytes; /* of one element; of a packed tensor 1 */
 } ea_tensor;
 
 typedef union {
@@ -42,8 +44,8 @@ typedef struct {
 enum { EA_OK = 0, EA_TOO_MANY_CHANNELS = 1, EA_UNKNOWN_OPERATION = 2 };
 
 typedef int32_t ea_run(const ea_call *call);
-/* Bytes of workspace, from shapes, attributes and threads alone (data may be NULL); enough for every smaller batch, too,
-   and not growing with it beyond that of the fastest algorithm. */
+/* Bytes of workspace, from shapes, attributes and threads alone (data may be NULL, item_bytes 0); enough for every
+   smaller batch, too, and not growing with it beyond that of the fastest algorithm. */
 typedef int64_t ea_need(const ea_call *call);
 
 typedef struct {

@@ -19,7 +19,7 @@ static int32_t fault(const check *c, int32_t status, int32_t value, int64_t foun
     return status;
 }
 
-static int64_t bytes_of(const ea_value *value) { return elements(&value->tensor) * value->item_bytes; }
+static int64_t bytes_of(const ea_value *value) { return elements(&value->tensor) * value->tensor.item_bytes; }
 
 static int within(int64_t first, int64_t bytes, int64_t room) {
     return first >= 0 && bytes >= 0 && first <= room && bytes <= room - first;
@@ -35,8 +35,8 @@ static int32_t check_shape(const check *c, int32_t number) {
         if (__builtin_mul_overflow(count, (int64_t)t->shape[axis], &count) || count > INT64_MAX / 16)
             return fault(c, EA_BAD_SHAPE, number, t->shape[axis], INT64_MAX / 16);
     }
-    if (value->item_bytes != 1 && value->item_bytes != 4 && value->item_bytes != 8)
-        return fault(c, EA_BAD_SHAPE, number, value->item_bytes, 4);
+    if (t->item_bytes < 1 || t->item_bytes > 8 || t->item_bytes & (t->item_bytes - 1))
+        return fault(c, EA_BAD_SHAPE, number, t->item_bytes, 8);
     return EA_OK;
 }
 
@@ -45,8 +45,8 @@ static int32_t check_address(const check *c, int32_t number) {
     const ea_value *value = &c->table->values[number];
     int64_t bytes = bytes_of(value);
     if (bytes > value->room) return fault(c, EA_BAD_ROOM, number, bytes, value->room);
-    if (!value->tensor.data || (uintptr_t)value->tensor.data % (unsigned)value->item_bytes)
-        return fault(c, EA_BAD_ADDRESS, number, (int64_t)(intptr_t)value->tensor.data, value->item_bytes);
+    if (!value->tensor.data || (uintptr_t)value->tensor.data % (unsigned)value->tensor.item_bytes)
+        return fault(c, EA_BAD_ADDRESS, number, (int64_t)(intptr_t)value->tensor.data, value->tensor.item_bytes);
     int64_t offset = (const char *)value->tensor.data - c->arena;
     if (c->homes[number] >= 0 && !within(offset, bytes, c->arena_bytes))
         return fault(c, EA_BAD_ADDRESS, number, offset, c->arena_bytes - bytes);
@@ -63,8 +63,8 @@ static int32_t check_slice(const check *c, const ea_slices *slices, int32_t numb
     int64_t whole = bytes_of(&table->values[value->base]);
     if (value->sample < 0 || value->block < 0 || !within(last, bytes_of(value), whole))
         return fault(c, EA_BAD_ROOM, number, last + bytes_of(value), whole);
-    if ((value->sample | value->block) % value->item_bytes)
-        return fault(c, EA_BAD_ADDRESS, number, value->sample | value->block, value->item_bytes);
+    if ((value->sample | value->block) % value->tensor.item_bytes)
+        return fault(c, EA_BAD_ADDRESS, number, value->sample | value->block, value->tensor.item_bytes);
     return EA_OK;
 }
 
@@ -73,7 +73,8 @@ static int32_t check_tile(const check *c, const ea_slices *slices, int32_t numbe
     int64_t offset = (intptr_t)value->tensor.data;
     if (!within(offset, bytes_of(value), slices->tile_bytes))
         return fault(c, EA_BAD_ROOM, number, offset + bytes_of(value), slices->tile_bytes);
-    if (offset % value->item_bytes) return fault(c, EA_BAD_ADDRESS, number, offset, value->item_bytes);
+    if (offset % value->tensor.item_bytes)
+        return fault(c, EA_BAD_ADDRESS, number, offset, value->tensor.item_bytes);
     return EA_OK;
 }
 

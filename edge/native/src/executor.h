@@ -20,7 +20,7 @@ typedef struct {
     ea_tensor tensor; /* for the samples at hand; inside Slices: one sample, one block */
     int64_t room;     /* bytes from the address on that belong to it */
     int64_t sample, block;
-    int32_t base, item_bytes;
+    int32_t base;
 } ea_value;
 
 typedef struct {

@@ -1,17 +1,26 @@
-/* Maps in 8 bits, channel by channel: a byte an element, and the smallest value and the step between levels. */
+/* Maps in 8 or 16 bits, channel by channel: a level an element, and the smallest value and the step between levels. */
 #include "quantise.h"
 
 #include "pointwise.h"
 
-enum { LEVELS = 255, DROPPED = 0xFF /* mantissa bits of a step: a level times a step is exact, see the reference */ };
+typedef void writing(const float *x, int64_t count, float low, float step, void *levels);
+typedef void reading(const void *levels, int64_t count, float low, float step, float *x);
+
+/* The levels 0..most of one type. Of a step's mantissa the bits of `most` are 0: a level times a step is exact. */
+typedef struct {
+    uint32_t most;
+    writing *write;
+    reading *read;
+} kind;
 
 typedef struct {
     const float *x;
     float *to;
-    uint8_t *bytes;
+    char *levels;
     float *ranges;
     int planes;
-    int64_t plane;
+    int64_t plane, plane_bytes;
+    const kind *kind;
 } job;
 
 INLINE vec chosen(ivec which, vec one, vec other) { return (vec)((which & (ivec)one) | (~which & (ivec)other)); }
@@ -42,25 +51,38 @@ static void extent(const float *x, int64_t count, float *low, float *span) {
     *low = least + odd, *span = most - least + odd;
 }
 
-static float step_of(float span) {
-    float step = span / LEVELS;
+static float step_of(float span, uint32_t most) {
+    float step = span / (float)most;
     uint32_t bits;
     memcpy(&bits, &step, 4);
-    bits = (bits + DROPPED) & ~(uint32_t)DROPPED;
+    bits = (bits + most) & ~most;
     memcpy(&step, &bits, 4);
     return step == 0 ? 1 : step;
 }
 
-static void write_levels(const float *x, int64_t count, float low, float step, uint8_t *bytes) {
+INLINE uint32_t level_of(float x, float low, float step) {
     const float rounding = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, the lowest bits of the sum */
-    INDEPENDENT
-    for (int64_t i = 0; i < count; i++) {
-        float shifted = (x[i] - low) / step + rounding;
-        uint32_t bits;
-        memcpy(&bits, &shifted, 4);
-        bytes[i] = (uint8_t)bits;
-    }
+    float shifted = (x - low) / step + rounding;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    return bits;
 }
+
+#define LEVELS(BITS)                                                                                           \
+    static void write_##BITS(const float *x, int64_t count, float low, float step, void *levels) {             \
+        uint##BITS##_t *to = levels;                                                                           \
+        INDEPENDENT                                                                                            \
+        for (int64_t i = 0; i < count; i++) to[i] = (uint##BITS##_t)level_of(x[i], low, step);                 \
+    }                                                                                                          \
+    static void read_##BITS(const void *levels, int64_t count, float low, float step, float *x) {              \
+        const uint##BITS##_t *from = levels;                                                                   \
+        INDEPENDENT                                                                                            \
+        for (int64_t i = 0; i < count; i++) x[i] = low + (float)from[i] * step;                                \
+    }
+LEVELS(8)
+LEVELS(16)
+
+static const kind KINDS[] = {{UINT8_MAX, write_8, read_8}, {UINT16_MAX, write_16, read_16}};
 
 static void quantise_part(const void *context, ea_share share) {
     const job *j = context;
@@ -69,26 +91,29 @@ static void quantise_part(const void *context, ea_share share) {
         const float *x = j->x + at * j->plane;
         float low, span;
         extent(x, j->plane, &low, &span);
-        float step = step_of(span);
+        float step = step_of(span, j->kind->most);
         j->ranges[2 * at] = low, j->ranges[2 * at + 1] = step;
-        write_levels(x, j->plane, low, step, j->bytes + at * j->plane);
+        j->kind->write(x, j->plane, low, step, j->levels + at * j->plane_bytes);
     }
 }
 
 static void dequantise_part(const void *context, ea_share share) {
     const job *j = context;
     range planes = share_of(j->planes, share);
-    for (int at = planes.first; at < planes.last; at++) {
-        const uint8_t *bytes = j->bytes + at * j->plane;
-        float *to = j->to + at * j->plane, low = j->ranges[2 * at], step = j->ranges[2 * at + 1];
-        INDEPENDENT
-        for (int64_t i = 0; i < j->plane; i++) to[i] = low + (float)bytes[i] * step;
-    }
+    for (int at = planes.first; at < planes.last; at++)
+        j->kind->read(j->levels + at * j->plane_bytes, j->plane, j->ranges[2 * at], j->ranges[2 * at + 1],
+                      j->to + at * j->plane);
 }
 
-static job make_job(const ea_tensor *map, const ea_tensor *bytes, const ea_tensor *ranges) {
+static job make_job(const ea_tensor *map, const ea_tensor *levels, const ea_tensor *ranges) {
     int planes = map->shape[0] * map->shape[1];
-    return (job){.bytes = bytes->data, .ranges = ranges->data, .planes = planes, .plane = elements(map) / planes};
+    int64_t plane = elements(map) / planes;
+    return (job){.levels = levels->data,
+                 .ranges = ranges->data,
+                 .planes = planes,
+                 .plane = plane,
+                 .plane_bytes = plane * levels->item_bytes,
+                 .kind = &KINDS[levels->item_bytes == 2]};
 }
 
 int32_t ea_quantise_run(const ea_call *call) {

@@ -1,4 +1,4 @@
-/* Maps in 8 bits: kernels (see abi.h and docs/program.md). */
+/* Maps in 8 or 16 bits: kernels (see abi.h and docs/program.md). */
 #ifndef EA_QUANTISE_H
 #define EA_QUANTISE_H
 
