@@ -54,7 +54,14 @@ def dots(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     count = rows * channels
     one, flat = a.new_ones(1, count), (1, count, pixels)
     _, products, plain = torch.ops.aten.native_group_norm_backward(
-        b.reshape(flat), a.reshape(flat), torch.zeros_like(one), one, one[0], *flat, count, (False, True, True)
+        b.reshape(flat),
+        a.reshape(flat),
+        torch.zeros_like(one),
+        one,
+        one[0],
+        *flat,
+        count,
+        (False, True, True),
     )
     return products.reshape(rows, channels, 1), plain.reshape(rows, channels, 1)
 

@@ -71,9 +71,7 @@ class _Gradient(Function):
         rows, at, g, v = wide(x, w), wide(position, w), wide(gy, w), wide(grads[0].contiguous(), w)
         groups = Groups(mean, r, *rows.shape[1:])
         pooled_x, pooled_v = torch.gather(rows, 2, at), torch.gather(v, 2, at)
-        found = second(
-            groups, dots(pooled_x, g), dots(rows, v), dots(pooled_v, g)[0], w, grads[1], grads[2]
-        )
+        found = second(groups, dots(pooled_x, g), dots(rows, v), dots(pooled_v, g)[0], w, grads[1], grads[2])
         to_gy = torch.addcmul(found.gy_constant, pooled_v, found.gy_v).addcmul_(pooled_x, found.gy_x)
         to_x = torch.addcmul(found.x_constant, v, found.x_v).addcmul_(rows, found.x_x)
         to_x.scatter_add_(2, at, g * found.x_g)

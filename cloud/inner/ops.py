@@ -63,7 +63,9 @@ def _tasks_one_by_one(w: Tensor, geometry: Geometry) -> int:
 
 def _convolve(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
     if count := _tasks_one_by_one(w, geometry):
-        parts = [torch.conv2d(x[t::count], w[t], None if b is None else b[t], *geometry) for t in range(count)]
+        parts = [
+            torch.conv2d(x[t::count], w[t], None if b is None else b[t], *geometry) for t in range(count)
+        ]
         return torch.stack(parts, 1).flatten(0, 1)
     tasks = w.shape[0] if w.dim() == 5 else 1
     bias = None if b is None else b.reshape(-1)
