@@ -87,9 +87,12 @@ def updated_share(layer: Layer, fw: Tensor, bw: Tensor) -> Tensor:
 
 
 def cosine(layer: Layer, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
-    """Cosine, (rows,), between the two gammas of a weight, each from (fw, bw)."""
-    lengths = _product(layer, first, first) * _product(layer, second, second)
-    return _product(layer, first, second) / lengths.sqrt()
+    """Cosine, (rows,), between the two gammas of a weight, each from (fw, bw).
+
+    0 where one of them is 0, as a norm's is if its two sides keep different channels.
+    """
+    lengths = (_product(layer, first, first) * _product(layer, second, second)).sqrt()
+    return _product(layer, first, second) / torch.where(lengths > 0, lengths, 1)
 
 
 def _product(layer: Layer, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:

@@ -52,6 +52,14 @@ def test_shares_and_cosines_are_those_of_gamma_entry_by_entry(name):
         torch.testing.assert_close(found[n], F.cosine_similarity(first, second, dim=0, eps=0.0))
 
 
+def test_scores_that_leave_nothing_of_a_norm_are_like_no_others():
+    layer = small_network().layers[1]
+    left, right = torch.tensor([[2.0, 2, 0, 0]]), torch.tensor([[0.0, 0, 2, 2]])
+    assert updated_share(layer, left, right).tolist() == [0.0]
+    assert cosine(layer, (left, right), (left, left)).tolist() == [0.0]
+    assert cosine(layer, (left, left), (left, left)).tolist() == [pytest.approx(1.0)]
+
+
 def test_a_selection_is_the_mean_over_all_samples_of_all_tasks():
     network, config, meta = prepared(rho_bw=0.3)
     batch = random_batch()
