@@ -57,7 +57,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path, loss: Los
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def step_sizes(alpha: Tensor, layers: Sequence[str], path: Path) -> None:
@@ -77,7 +77,7 @@ def step_sizes(alpha: Tensor, layers: Sequence[str], path: Path) -> None:
     axes.set_title(f"step sizes, {(values == 0).mean():.0%} exactly zero (hatched)", fontsize=10)
     axes.tick_params(length=0)
     figure.colorbar(shown, ax=axes, label="step size")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _label(axes: Any, row: int, column: int, value: float, top: float) -> None:
@@ -94,7 +94,8 @@ def _hatched(row: int, column: int) -> Any:
     )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, complete or not at all."""
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(image, format="png", dpi=DOTS_PER_INCH)
     replace_bytes(path, image.getvalue())

@@ -12,6 +12,7 @@ from ..loop import TrainingError
 from .eval import evaluate_command
 from .list import list_command
 from .run import run_command
+from .selection import selection_command
 
 INTERRUPTED = 130
 
@@ -50,7 +51,7 @@ def main() -> None:
     """
 
 
-for _command in (list_command, run_command, evaluate_command):
+for _command in (list_command, run_command, evaluate_command, selection_command):
     main.add_command(_command)
 
 __all__ = ["main"]

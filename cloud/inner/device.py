@@ -30,12 +30,14 @@ class Adapted:
         losses: support loss before each step, (T, K).
         kept: per step, `LAYER.fw` or `LAYER.bw` -> bool (T, N, C), True where a channel was kept.
         benefit: alpha * <g, gamma * g>, the first-order loss decrease, (T, K, L).
+        gammas: per step, layer index -> (fw, bw), each (T, N, C), of the layers whose gradients were scaled.
     """
 
     weights: dict[str, Tensor]
     losses: Tensor
     kept: Selections
     benefit: Tensor
+    gammas: Sequence[Mapping[int, tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def adapt(
             what the device computes whatever its micro-batch.
     """
     device = _Device(network, config, meta, support_x, support_y, batch)
-    weights, losses, kept, benefits = device.weights, [], [], []
+    weights, losses, kept, benefits, gammas = device.weights, [], [], [], []
     for k in range(len(meta.alpha)):
         scores = device.scores(k, caps[k] if caps else None)
         passes = [
@@ -93,10 +95,20 @@ def adapt(
         ]
         weights, benefit = device.update(weights, k, passes)
         losses.append(torch.stack([found.losses for found in passes]).sum(0))
-        selected = {key: torch.cat([found.kept[key] for found in passes]) for key in passes[0].kept}
-        kept.append({key: _tasks(value, support_y) for key, value in selected.items()})
+        kept.append(
+            {key: _joined([found.kept[key] for found in passes], support_y) for key in passes[0].kept}
+        )
+        gammas.append(
+            {
+                index: (
+                    _joined([found.gammas[index][0] for found in passes], support_y),
+                    _joined([found.gammas[index][1] for found in passes], support_y),
+                )
+                for index in passes[0].gammas
+            }
+        )
         benefits.append(benefit)
-    return Adapted(weights, torch.stack(losses, 1), kept, torch.stack(benefits, 1))
+    return Adapted(weights, torch.stack(losses, 1), kept, torch.stack(benefits, 1), gammas)
 
 
 def query_logits(network: Network, adapted: Adapted, query_x: Tensor) -> Tensor:
@@ -114,6 +126,11 @@ def outputs_of(network: Network, weights: Mapping[str, Tensor], x: Tensor) -> Te
 
     (outputs,) = network.run({network.source: rows(x)}, call)
     return _tasks(outputs, x)
+
+
+def _joined(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Rows of several parts as (T, N, C)."""
+    return _tasks(torch.cat([*parts]), like)
 
 
 def _tasks(values: Tensor, like: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> str:
 
 
 def norm_layer(kind: str, eps: float = EPS, dims: int = 2) -> NormLayer:
-    """Makes norms by channels: "group" (for meta-learning) or "batch" (for pre-trained use, evaluation mode).
+    """Makes norms by channels: "group" (for the device) or "batch" (for pre-trained use, or as an ablation).
 
     Groups are 8, or 4, 2, 1 where 8 do not divide the channels into groups of at least two: with one channel
     per group the pooled normalised input, which meta attention looks at, would be exactly 0.

@@ -140,12 +140,12 @@ class Twice(nn.Module):
         (Loose(), "parameter scale is used outside"),
         (Twice(), "layer conv is used 2 times"),
         (
-            nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 2)),
-            "layer 0: expected conv, linear or",
+            nn.Sequential(nn.InstanceNorm2d(1, affine=True), nn.Flatten(), nn.Linear(16, 2)),
+            "layer 0: expected conv, linear, GroupNorm or BatchNorm, got InstanceNorm2d",
         ),
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), "padding must be numbers of zeros"),
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding_mode="reflect", padding=1)), "got .* of reflect"),
-        (nn.Sequential(nn.ReLU(), nn.Flatten()), "no conv, linear or GroupNorm layer"),
+        (nn.Sequential(nn.ReLU(), nn.Flatten()), "no conv, linear, GroupNorm or BatchNorm layer"),
     ],
 )
 def test_modules_that_adaptation_cannot_see_through_are_refused(module, message):

@@ -182,7 +182,7 @@ def test_the_table_says_which_backbones_can_be_meta_trained(name: str) -> None:
         assert Network(small(name), SMALL[name][0]).layers[-1].is_output
     else:
         with pytest.raises(
-            ValueError, match=r"layer \S+: expected conv, linear or GroupNorm, got (Conv1d|LayerN)"
+            ValueError, match=r"layer \S+: expected conv, linear, GroupNorm or BatchNorm, got (Conv1d|LayerN)"
         ):
             Network(small(name), SMALL[name][0])
 
