@@ -54,7 +54,11 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
         ),
         ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
         ("task.ways", 1, r"task\.ways must be at least 2, got 1"),
-        ("data.name", "sinusoid", r"task\.ways must be 1 for regression tasks \(task\.shots counts .*, got 5"),
+        (
+            "data.name",
+            "sinusoid",
+            r"task\.ways must be 1 for regression tasks \(task\.shots counts .*, got 5",
+        ),
         ("task.shots", 0, r"task\.shots must be at least 1, got 0"),
         ("task.queries", 0, r"task\.queries must be at least 1"),
         ("train.outer_steps", 0, r"train\.outer_steps must be at least 1"),

@@ -43,16 +43,17 @@ def write_file(folder: Path, split: str, part: int = 0, **changes: object) -> No
 
 @needs_files
 def test_the_splits_have_their_published_counts_and_share_no_class() -> None:
-    names = {}
-    for split, count in (("val", 16), ("test", 20)):
-        data = load_dataset("miniimagenet", split, DATA)
-        assert len(data) == count
-        assert all(images.shape == (600, 84, 84, 3) for images in data.classes)
-        names[split] = set(data.class_names)
-    for file in FILES["train"]:
-        with np.load(DATA / file) as archive:
-            names[file] = set(archive["class_names"].tolist())
-    assert len(set.union(*names.values())) == 100
+    names: dict[str, list[str]] = {split: [] for split in FILES}
+    for split, files in FILES.items():
+        for file in files:
+            with np.load(DATA / file) as archive:
+                names[split] += archive["class_names"].tolist()
+                assert (np.bincount(archive["labels"]) == 600).all()
+    assert {split: len(found) for split, found in names.items()} == {"train": 64, "val": 16, "test": 20}
+    assert len({name for found in names.values() for name in found}) == 100
+    data = load_dataset("miniimagenet", "val", DATA)
+    assert data.class_names == tuple(names["val"])
+    assert all(images.shape == (600, 84, 84, 3) for images in data.classes)
 
 
 def test_a_class_gets_its_own_images_in_their_order_from_all_files_of_a_split(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Stops(Progress):
             raise KeyboardInterrupt
 
 
-def interrupted(recipe: Path, stripes: Path, out: Path, overrides: dict[str, Any]) -> None:
+def interrupted(recipe: Path, stripes: Path, out: Path, overrides: dict[str, Any]) -> Job:
     """Leave a run directory as Ctrl-C after two steps does."""
     config = RunConfig.from_table(read_recipe(str(recipe)), {"data.root": str(stripes), **overrides})
     training = training_sampler(config)
@@ -49,6 +49,7 @@ def interrupted(recipe: Path, stripes: Path, out: Path, overrides: dict[str, Any
     job = Job(assemble(config, training.dataset.spec), training, validation, RunDirectory(out))
     with pytest.raises(KeyboardInterrupt):
         run(job, begin(job), Stops(total=3, start=0, shown=False))
+    return job
 
 
 @pytest.mark.parametrize("method", PLAIN)
@@ -57,11 +58,14 @@ def test_a_run_ends_resumes_to_the_same_bits_and_is_scored_as_the_device_adapts(
 ) -> None:
     overrides = {**SHORT, **plain(method)}
     whole = run_tiny(tmp_path / "whole", overrides)
-    interrupted(recipe, stripes, tmp_path / "run", overrides)
-    resumed = run_tiny(tmp_path / "run", overrides, resume=True)
-    first, second = ((r.path / "model.safetensors").read_bytes() for r in (whole, resumed))
-    assert first == second
-    assert resumed.result["test"] == whole.result["test"]
+    job = interrupted(recipe, stripes, tmp_path / "run", overrides)
+    state = job.directory.resume(job.config)
+    assert state.step == 2
+    best = run(job, state, Progress(total=3, start=2, shown=False)).best
+    assert best is not None
+    assert (best.step, best.score) == (whole.result["step"], whole.result["validation"]["accuracy"])
+    assert all(torch.equal(best.meta.learned[name], value) for name, value in whole.meta.learned.items())
+    assert torch.equal(best.meta.alpha, whole.alpha)
     assert (whole.rho, whole.attention, whole.caps) == (None, {}, (None,) * 9)
     active = int((whole.alpha != 0).any(0).sum())
     assert active == whole.result["active_layers"] == ADAPTED.get(method, 9)
@@ -70,9 +74,11 @@ def test_a_run_ends_resumes_to_the_same_bits_and_is_scored_as_the_device_adapts(
 
 @pytest.mark.parametrize("method", ["imaml", "mrml"])
 def test_implicit_methods_write_their_residuals_into_the_metrics(
-    method: str, run_tiny: Train, tmp_path: Path
+    method: str, run_tiny: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_tiny(tmp_path / "run", {**SHORT, **plain(method), "train.outer_steps": 1})
+    """Two inner steps solve nothing, so there is a warning, too."""
+    run_tiny(tmp_path / "run", {**SHORT, **plain(method), "train.outer_steps": 1}, progress=True)
+    assert "step 1: warning: the inner problem is not solved (residual " in capsys.readouterr().err
     with (tmp_path / "run" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert 0 < float(row["lower_residual"]) <= 1
