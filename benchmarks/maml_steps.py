@@ -84,7 +84,7 @@ def edge_adapt(problem: Problem) -> OuterStep:
         checkpoint_steps=problem.checkpoint_steps,
     )
     method = METHODS["maml"](Network(problem.module(), problem.sample_shape), config)
-    meta = method.init(0)
+    meta = method.init(0).to(problem.device)
     return lambda batch: method.meta_gradient(meta, batch, 0.0).grads
 
 

@@ -72,7 +72,7 @@ class Method(Protocol):
 
 def open_layers(meta: Meta) -> tuple[int, ...]:
     """Layers that may be updated: not frozen for good, and with a learned or non-zero step size."""
-    allowed = meta.fixed.get("open", torch.ones(meta.alpha.shape[1]))
+    allowed = meta.fixed.get("open", torch.ones(meta.alpha.shape[1], device=meta.alpha.device))
     if "alpha" not in meta.learned:
         allowed = allowed * meta.updated
     return tuple(torch.nonzero(allowed).flatten().tolist())

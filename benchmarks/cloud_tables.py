@@ -1,0 +1,86 @@
+"""Write the tables of docs/methods.md from benchmarks/results/cloud_throughput.json and cloud_memory.json.
+
+python benchmarks/cloud_tables.py           rewrites them
+python benchmarks/cloud_tables.py --check   fails if the page says something else than the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "methods.md"
+OURS, OTHERS = "edge-adapt", ("higher", "torchopt")
+COLUMNS = ((28, 1), (28, 20), (28, 50), (84, 5))
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Rewrite or check the page."""
+    parser = argparse.ArgumentParser(description="The tables of docs/methods.md.")
+    parser.add_argument("--check", action="store_true", help="do not write, fail if the page differs")
+    check: bool = parser.parse_args().check
+    page = wanted = PAGE.read_text()
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, _, rest = wanted.partition(begin)
+        _, _, after = rest.partition(end)
+        rows = json.loads((ROOT / "benchmarks" / "results" / f"cloud_{name}.json").read_text())
+        wanted = before + begin + table(rows) + end + after
+    if check and wanted != page:
+        sys.exit("docs/methods.md is not what benchmarks/cloud_tables.py writes; run it without --check")
+    if not check:
+        PAGE.write_text(wanted)
+
+
+def throughput(rows: list[Row]) -> str:
+    """Tasks per second and memory of every library, and ours against the faster of the others."""
+    lines = [
+        "| device | pixels | threads | edge-adapt, tasks/s | higher | torchopt | ratio to the faster | memory, MB |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    groups: dict[tuple[str, int, int], dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault((row["device"], row["image_size"], row["threads"]), {})[row["library"]] = row
+    for key, group in groups.items():
+        rates = [group[name]["tasks_per_second"] for name in (OURS, *OTHERS)]
+        memory = " / ".join(f"{group[name]['peak_bytes'] / 1e6:.0f}" for name in (OURS, *OTHERS))
+        cells = [*key, *(f"{rate:.2f}" for rate in rates), f"{rates[0] / max(rates[1:]):.2f}", memory]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join([*lines, "", _measured(rows), ""])
+
+
+def memory(rows: list[Row]) -> str:
+    """Peak bytes by method; columns are image size and inner steps."""
+    lines = [
+        "| | 28 px, 5-way 1-shot, 5 queries: K = 1 | K = 20 | K = 50 | 84 px RGB, 5-way 5-shot, 5 queries: K = 5 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    found: dict[str, dict[tuple[int, int], str]] = {}
+    for row in rows:
+        name = row["method"] + (", checkpointed" if row.get("checkpoint_steps") else "")
+        found.setdefault(name, {})[row["image_size"], row["inner_steps"]] = _mb(row["peak_bytes"])
+    for name, cells in found.items():
+        lines.append(f"| {name} | " + " | ".join(cells.get(column, "") for column in COLUMNS) + " |")
+    return "\n".join([*lines, "", _measured(rows), ""])
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 100e6 else f"{size / 1e6:.0f} MB"
+
+
+def _measured(rows: list[Row]) -> str:
+    machine = rows[0]["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}."
+
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {"throughput": throughput, "memory": memory}
+"""Name in the page's markers, and of the results file -> what stands between them."""
+
+if __name__ == "__main__":
+    main()
