@@ -1,6 +1,6 @@
-"""Write the tables of README.md and docs/results.md from benchmarks/results/*.json and benchmarks/masks/*.json.
+"""Write the tables of README.md, docs/results.md and docs/ablations.md from benchmarks/results/ and benchmarks/masks/.
 
-python benchmarks/tables.py           rewrites both
+python benchmarks/tables.py           rewrites them
 python benchmarks/tables.py --check   fails if they say something else than the results
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 MASKS = ROOT / "benchmarks" / "masks"
 
 
@@ -36,7 +37,7 @@ def main() -> None:
 
 def omniglot_table() -> str:
     """Return the Omniglot rows as a Markdown table, with the machine they were measured on."""
-    rows = json.loads((ROOT / "benchmarks" / "results" / "omniglot.json").read_text())
+    rows = json.loads((RESULTS / "omniglot.json").read_text())
     dense = {row["shots"]: row["planned_dynamic_bytes"] for row in rows if row["method"] == "maml++"}
     names = "method | shots | accuracy | zero step sizes | planned arena | measured | of MAML++ | trained"
     lines = [f"| {names} |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
@@ -114,9 +115,44 @@ def _layer_line(name: str, sizes: tuple[float, ...]) -> str:
     return f"| {name} | {said} | " + " | ".join(f"{size:.4f}" if size else "0" for size in sizes) + " |"
 
 
+def norms_table() -> str:
+    """Return table 5's rows: a line per norm and pool, a column per accumulation batch."""
+    rows = json.loads((RESULTS / "ablations.json").read_text())
+    batches = sorted({row["batch"] for row in rows})
+    lines = ["| norm | pooling | " + " | ".join(map(_at_once, batches)) + " |"]
+    lines += ["|---|---|" + "---:|" * len(batches)]
+    for norm, pool in dict.fromkeys((row["norm"], row["pool"]) for row in rows):
+        found = {row["batch"]: row for row in rows if (row["norm"], row["pool"]) == (norm, pool)}
+        cells = [_accuracy(found[batch]) for batch in batches]
+        lines.append(f"| {norm} | {pool} | " + " | ".join(cells) + " |")
+    first = rows[0]
+    note = (
+        f"MAML, 4Conv, Omniglot 5-way 1-shot, {first['outer_steps']} outer steps of {first['tasks_per_step']} tasks, "
+        f"seed {first['seed']}; {first['tasks']} test tasks, 95 % intervals. {_machine(first['machine'])}."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def accumulation_table() -> str:
+    """Return table 6's rows: a line per accumulation batch."""
+    rows = json.loads((RESULTS / "accumulation.json").read_text())
+    lines = ["| recipe | samples at once | accuracy |", "|---|---:|---:|"]
+    lines += [f"| `{row['recipe']}` | {row['batch']} | {_accuracy(row)} |" for row in rows]
+    return "\n".join([*lines, "", f"{rows[0]['tasks']} test tasks, 95 % intervals.", ""])
+
+
+def _at_once(batch: int) -> str:
+    return f"{batch} sample{'s' * (batch > 1)} at once"
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    return f"{row['accuracy']:.1%} ± {row['ci95']:.1%}"
+
+
 PAGES = {
     "README.md": {"results": omniglot_table},
     "docs/results.md": {"results": omniglot_table, "masks": masks_tables},
+    "docs/ablations.md": {"norms": norms_table},
 }
 """Page -> name in the page's markers -> what stands between them."""
 

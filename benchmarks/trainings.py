@@ -70,9 +70,11 @@ def trained(recipe: str, run: Path, data: Path, settings: Mapping[str, object] |
 
 def exported(run: Path) -> Path:
     """Export a run beside itself, unless that was done before."""
+    from edge_adapt.export import export_bundle
+
     bundle = run.with_name(run.name + "-bundle")
     if not bundle.exists():
-        command("export-bundle", run, "-o", bundle)
+        export_bundle(run, bundle)
     return bundle
 
 

@@ -99,13 +99,13 @@ def load_split(data: DataConfig, split: str, spec: Spec | None = None) -> Datase
 def training_sampler(config: RunConfig) -> TaskSampler:
     """Tasks of the training split; they depend on the run's seed."""
     task, split = config.task, load_split(config.data, "train")
-    queries = task.training_queries or task.queries
+    shots, queries = task.training_shots or task.shots, task.training_queries or task.queries
     if isinstance(split, Functions):
-        return FunctionSampler(split, shots=task.shots, queries=queries, seed=config.seed)
+        return FunctionSampler(split, shots=shots, queries=queries, seed=config.seed)
     return EpisodeSampler(
         split,
         ways=task.ways,
-        shots=task.shots,
+        shots=shots,
         queries=queries,
         seed=config.seed,
         rotations=task.rotations,

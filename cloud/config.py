@@ -86,6 +86,9 @@ class TaskConfig:
     queries: int = 15
     training_queries: int | None = None
     """Query samples of each class in a meta-training task; fewer make a step cheaper. None: `queries`."""
+    training_shots: int | None = None
+    """Support samples of each class in a meta-training task: methods that learn from the support set alone need
+    more than they are tested with (Reptile's authors train with 10 for 1-shot tasks). None: `shots`."""
     rotations: bool = False
     """In meta-training, add every class rotated by 90, 180 and 270 degrees as a class of its own."""
     augmentation: float = 0.0
@@ -96,8 +99,9 @@ class TaskConfig:
         _check("task.ways", self.ways >= 1, "at least 1", self.ways)
         _check("task.shots", self.shots >= 1, "at least 1", self.shots)
         _check("task.queries", self.queries >= 1, "at least 1", self.queries)
-        fewer = self.training_queries
-        _check("task.training_queries", fewer is None or fewer >= 1, "at least 1, or none", fewer)
+        for name in ("training_shots", "training_queries"):
+            own = getattr(self, name)
+            _check(f"task.{name}", own is None or own >= 1, "at least 1, or none", own)
         _check("task.augmentation", self.augmentation >= 0, "at least 0", self.augmentation)
 
     def check_fits(self, loss: Loss) -> None:

@@ -27,7 +27,7 @@ def selection_picture(found: Selection, path: Path) -> None:
     panels[-1].set_title("step 1", fontsize=10)
     panels[-1].set_ylabel("cosine of two samples' scores")
     figure.supxlabel(
-        f"layer, in the order of execution ({found.tasks} tasks; bars: standard deviation)", fontsize=9
+        f"layer, in the order of execution ({found.tasks} tasks; black: standard deviation)", fontsize=9
     )
     save(figure, path)
 

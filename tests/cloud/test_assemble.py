@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edge_adapt.cloud.assemble import assemble, chunk_of, draw, draw_all, fixed_sampler, load_split
+from edge_adapt.cloud.assemble import (
+    assemble,
+    chunk_of,
+    draw,
+    draw_all,
+    fixed_sampler,
+    load_split,
+    training_sampler,
+)
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
@@ -85,6 +93,20 @@ def test_batches_are_the_samplers_tasks_a_few_at_a_time(recipe: Path, stripes: P
     np.testing.assert_array_equal(torch.cat([batch.support_x for batch in batches]), whole.support_x)
     np.testing.assert_array_equal(torch.cat([batch.query_y for batch in batches]), whole.query_y)
     assert torch.equal(draw(sampler, 3, 3).query_x, batches[1].query_x)
+
+
+def test_training_tasks_may_have_other_shots_and_queries_than_those_a_run_is_judged_by(
+    recipe: Path, stripes: Path
+) -> None:
+    own = {"data.root": str(stripes), "task.training_shots": 3, "task.training_queries": 1}
+    config = RunConfig.from_table(read_recipe(str(recipe)), own)
+    ways, task = config.task.ways, config.task
+    training, judged = training_sampler(config), fixed_sampler(load_split(config.data, "val"), task)
+    assert draw(training, 0, 1).support_y.shape == (1, 3 * ways)
+    assert draw(training, 0, 1).query_y.shape == (1, ways)
+    assert draw(judged, 0, 1).support_y.shape == (1, task.shots * ways)
+    with pytest.raises(ConfigError, match=r"task\.training_shots must be at least 1, or none, got 0"):
+        RunConfig.from_table(read_recipe(str(recipe)), {"task.training_shots": 0})
 
 
 def test_small_tasks_are_evaluated_eight_at_a_time_and_tasks_of_large_photographs_alone(

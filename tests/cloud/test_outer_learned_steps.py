@@ -153,6 +153,7 @@ def test_in_first_order_nothing_that_is_learned_misses_its_gradient(
         ("maml++", {}),
         ("p-meta", {}),
         ("p-meta", {"attention_over": "sample"}),
+        ("p-meta", {"attention": False, "channel_alpha": True}),
     ],
 )
 def test_replayed_steps_give_the_first_order_gradient_to_the_last_digits(
