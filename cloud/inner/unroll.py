@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..losses import Loss
 from .base import Batch, MethodConfig
+from .in_parts import sum_in_parts
 from .kinds import Ran, scaled_gradient
 from .network import LayerCall, Network
 from .ops import Wanted
@@ -17,6 +18,8 @@ from .scores import NoScores, Pass, Scores
 from .variants import scores_of
 
 Weights = Mapping[str, Tensor]
+MAP_BYTES = 32 * 2**20
+"""Larger blocks go back to the system whenever they are freed (see `memory`), and are zeroed page by page."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,39 @@ class Unroll:
         return self._losses(self._forward(weights, self._support)[0], self._answers[0])
 
     def query(self, weights: Weights) -> tuple[Tensor, dict[str, float]]:
-        """Query loss (T,), differentiable; `query_loss` and `query_METRIC`, summed over tasks, for the log."""
-        outputs, _ = self._forward(weights, self._query)
-        loss, answers = self._network.loss, self._answers[1]
-        losses = self._losses(outputs, answers)
-        metric = loss.metric_of_rows(outputs.detach(), answers).reshape(-1, self._tasks).mean(0)
-        shown = {"query_loss": losses.detach(), f"query_{loss.metric}": metric}
-        return losses, {name: float(value.sum()) for name, value in shown.items()}
+        """Query loss summed over tasks, differentiable once; `query_loss` and `query_METRIC`, sums for the log."""
+        loss, answers, outputs = self._network.loss, self._answers[1], list[Tensor]()
+
+        def of_some(some: tuple[Weights, Tensor], values: Sequence[Tensor]) -> Tensor:
+            known, true = some
+            found, _ = self._forward(dict(zip(weights, values, strict=True)), known)
+            outputs.append(found.detach())
+            return loss.of_rows(found, true).sum() * self._tasks / len(answers)
+
+        total = sum_in_parts(of_some, self._query_groups(), [*weights.values()])
+        metric = loss.metric_of_rows(torch.cat(outputs), answers).reshape(-1, self._tasks).mean(0)
+        return total, {"query_loss": float(total.detach()), f"query_{loss.metric}": float(metric.sum())}
+
+    def _query_groups(self) -> list[tuple[Weights, Tensor]]:
+        """Rows and answers of as many query samples at once as keep the largest map below `MAP_BYTES`.
+
+        All at once where that would change the result (batch statistics) or keep a graph below them.
+        """
+        answers, network = self._answers[1], self._network
+        samples = len(answers) // self._tasks
+        words = max(layer.output_words for layer in network.layers) * self._tasks
+        count = -(-words * next(iter(self.weights.values())).element_size() * samples // MAP_BYTES)
+        mixing = any(network.kind(index).mixes_samples for index in range(len(network.layers)))
+        if count <= 1 or mixing or any(value.requires_grad for value in self._query.values()):
+            return [(self._query, answers)]
+
+        def split(value: Tensor) -> list[Tensor]:
+            return [part.flatten(0, 1) for part in value.unflatten(0, (samples, -1)).chunk(count)]
+
+        known = {name: split(value) for name, value in self._query.items()}
+        return [
+            ({name: parts[i] for name, parts in known.items()}, true) for i, true in enumerate(split(answers))
+        ]
 
     def _losses(self, outputs: Tensor, answers: Tensor) -> Tensor:
         return task_losses(self._network.loss, outputs, answers, self._tasks)
