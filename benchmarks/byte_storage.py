@@ -1,8 +1,8 @@
-"""What storage in few bits costs in accuracy: the same Omniglot tasks, adapted with maps kept as floats and as levels.
+"""What storage in few bits costs in accuracy: the same tasks, adapted with maps kept as floats and as levels.
 
-    python benchmarks/byte_storage.py BUNDLE [BUNDLE ...]        bundles of benchmarks/omniglot.py
+    python benchmarks/byte_storage.py BUNDLE [BUNDLE ...]        bundles of runs of omniglot.py and masks.py
 
-Every task of the evaluation alphabets is adapted to four times: all maps in float32; maps between prefix and suffix in
+Every task of the test classes is adapted to four times: all maps in float32; maps between prefix and suffix in
 16 bits (cached suffix); maps for the backward pass in 8 bits (accumulate); both (cached suffix). A row is one bundle:
 of each its mean accuracy on the queries, quantiles over the tasks of how far the logits are from those of float32
 (largest difference relative to the largest logit), how many tasks are beyond the bound, and the arena's bytes.
@@ -49,10 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, nargs="+", help="a bundle exported from a run on Omniglot")
-    parser.add_argument("--tasks", type=int, default=600, help="tasks of the evaluation alphabets")
+    parser.add_argument(
+        "bundle", type=Path, nargs="+", help="a bundle exported from a run on Omniglot or mini-ImageNet"
+    )
+    parser.add_argument("--tasks", type=int, default=600, help="tasks of the test classes")
     parser.add_argument("--engine", default=default_engine(), help="native or reference")
-    parser.add_argument("--data", type=Path, default=None, help="directory of omniglot28.npz")
+    parser.add_argument("--data", type=Path, default=None, help="directory of the data sets' files")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results file")
     args = parser.parse_args()
     data = args.data or Path(os.environ.get("EDGE_ADAPT_DATA", ROOT.parent / "shared" / "data"))
@@ -91,7 +93,7 @@ def compared(bundle: Bundle, tasks: int, engine: str, data: Path) -> dict[str, A
     ways, shots = provenance["ways"], provenance["shots"]
     plans = planned(bundle, ways * shots, engine)
     scores = {name: Score(plan) for name, plan in plans.items()}
-    dataset = load_dataset("omniglot", "test", data_dir=data)
+    dataset = load_dataset(provenance["data"], "test", data_dir=data)
     sampler = EpisodeSampler(dataset, ways=ways, shots=shots, queries=QUERIES, seed=SEED)
     for index in range(tasks):
         episode = sampler.episode(index)

@@ -152,7 +152,7 @@ def _accuracy(row: dict[str, Any]) -> str:
 PAGES = {
     "README.md": {"results": omniglot_table},
     "docs/results.md": {"results": omniglot_table, "masks": masks_tables},
-    "docs/ablations.md": {"norms": norms_table},
+    "docs/ablations.md": {"norms": norms_table, "accumulation": accumulation_table},
 }
 """Page -> name in the page's markers -> what stands between them."""
 

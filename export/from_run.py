@@ -22,9 +22,7 @@ def source_of_run(run: TrainedRun) -> Source:
     method = run.parts.method.config
     caps = [[0] * len(run.alpha) if cap is None else cap for cap in run.caps]
     return Source(
-        name="-".join(
-            (run.config.backbone.rpartition(":")[2], run.config.data.name, run.config.method.name)
-        ),
+        name="-".join((run.config.backbone.rpartition(":")[2], run.config.data.name, run.config.method.name)),
         module=run.module(),
         input=run.spec,
         layer_names=layers,
