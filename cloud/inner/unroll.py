@@ -122,7 +122,7 @@ class Unroll:
             return [(self._query, answers)]
 
         def split(value: Tensor) -> list[Tensor]:
-            return [part.flatten(0, 1) for part in value.unflatten(0, (samples, -1)).chunk(count)]
+            return [part.flatten(0, 1) for part in value.reshape(samples, -1, *value.shape[1:]).chunk(count)]
 
         known = {name: split(value) for name, value in self._query.items()}
         return [
