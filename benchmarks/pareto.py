@@ -22,18 +22,18 @@ from trainings import ROOT, WAYS, exported, frozen_layers, keep, most_frugal, pa
 
 SHOTS, SEED = 1, 0
 SCORE = ("accuracy", "ci95", "tasks", "accuracy_before")
-STEPS, TASKS_PER_STEP = 60, 8
+STEPS, TASKS_PER_STEP = 40, 8
 SETTINGS = {
     "seed": SEED,
     "method.attention": "false",
     "method.first_order_until": 0.0,
-    "method.alpha_rate": 0.05,
+    "method.alpha_rate": 0.08,
     "method.tasks_per_chunk": TASKS_PER_STEP,
     "train.outer_steps": STEPS,
     "train.tasks_per_step": TASKS_PER_STEP,
     "train.learning_rate": 5e-4,
     "train.validate_every": STEPS,
-    "train.validation_tasks": 50,
+    "train.validation_tasks": 24,
 }
 """The penalised phase. Its last state is kept: nothing is chosen by validation."""
 
@@ -57,12 +57,19 @@ class Case:
         return {**SETTINGS, "method.penalty": self.penalty, **knob}
 
 
-STRENGTHS = (0.03, 0.2, 1.0, 5.0)
-TARGETS = (0.37, 0.48, 0.58, 0.69)
+LEVELS = ((0.2, 0.48), (1.0, 0.37), (0.03, 0.58), (5.0, 0.69))
+"""Strengths of the two costs, and beside each a target of `peak`."""
 CASES = (
     Case("none", 0.0),
-    *(Case(name, value) for value in STRENGTHS for name in ("activations", "activations+gradients")),
-    *(Case("peak", value) for value in TARGETS),
+    *(
+        case
+        for strength, target in LEVELS
+        for case in (
+            Case("activations", strength),
+            Case("activations+gradients", strength),
+            Case("peak", target),
+        )
+    ),
 )
 
 

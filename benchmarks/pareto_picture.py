@@ -45,8 +45,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for budget in budgets(rows):
-        axes.axvline(budget / 1e3, color="#DDDDDD", linewidth=1, zorder=0)
+    for index, budget in enumerate(budgets(rows)):
+        axes.axvline(
+            budget / 1e3, color="#CCCCCC", linewidth=1, zorder=0, label="_" * index + "budgets compared"
+        )
     for penalty, (colour, marker) in PENALTIES.items():
         _draw_line(axes, [row for row in rows if row["penalty"] == penalty], colour, marker, penalty)
     dense = [row for row in rows if row["penalty"] == "none"]
@@ -62,7 +64,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_line(axes: Any, rows: Sequence[Row], colour: str, marker: str, label: str) -> None:
-    ordered = sorted(rows, key=lambda row: row["planned_dynamic_bytes"])
+    ordered = sorted(rows, key=lambda row: (row["planned_dynamic_bytes"], row["accuracy"]))
     x = [row["planned_dynamic_bytes"] / 1e3 for row in ordered]
     y = [100 * row["accuracy"] for row in ordered]
     axes.errorbar(

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accuracy_tables import methods_table, pareto_tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MASKS = ROOT / "benchmarks" / "masks"
@@ -151,7 +153,12 @@ def _accuracy(row: dict[str, Any]) -> str:
 
 PAGES = {
     "README.md": {"results": omniglot_table},
-    "docs/results.md": {"results": omniglot_table, "masks": masks_tables},
+    "docs/results.md": {
+        "results": omniglot_table,
+        "methods": methods_table,
+        "pareto": pareto_tables,
+        "masks": masks_tables,
+    },
     "docs/ablations.md": {"norms": norms_table, "accumulation": accumulation_table},
 }
 """Page -> name in the page's markers -> what stands between them."""
