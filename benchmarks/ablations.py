@@ -28,6 +28,7 @@ SETTINGS = {
     "train.validation_tasks": 100,
     "train.test_tasks": 2,
     "task.augmentation": 0.0,
+    "method.inner_step_size": 0.4,
     "method.tasks_per_chunk": 8,
     "method.first_order_until": 0.0,
 }
