@@ -1,7 +1,8 @@
 """One planned and measured adaptation in a process of its own; prints one JSON object.
 
 Arguments: pixels, micro-batch, storage, schedule, frozen layers (comma-separated), weights file.
-The baseline is taken after the imports, with the program built and one small product done.
+The baseline is taken as `edge-adapt run` takes it: after the imports, with the program built, the plan made
+and one small product done.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def main(
     alpha = np.array([[0.0 if layer.name in frozen else 0.01 for layer in program.layers]] * STEPS)
     square = np.ones((64, 64), np.float32)
     square @ square
+    plan = search_plan(
+        program, alpha, SAMPLES, STEPS, micro_batch=micro_batch, storage=storage, schedule=schedule
+    )
     with PeakMeter() as meter:
-        plan = search_plan(
-            program, alpha, SAMPLES, STEPS, micro_batch=micro_batch, storage=storage, schedule=schedule
-        )
         result = ReferenceEngine().adapt(program, plan, weights, support, hooks=Hooks(measure=True))
         ReferenceEngine().predict(program, Overlay(weights, result.updated), support)
     figures = {
