@@ -16,7 +16,9 @@ BW_INPUTS = ("rms", "raw")
 ATTENTION_OVER = ("batch", "sample")
 MASKS = ("gradients", "maps")
 CURVATURES = ("prox", "mu", "cg_damping")
+STRENGTHS = ("penalty_strength", "film_penalty")
 PENALTIES = ("none", "activations", "activations+gradients", "peak")
+COVARIANCES = ("class", "identity")
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,12 @@ class MethodConfig:
     """iMAML and MRML: conjugate-gradient steps."""
     cg_damping: float = 0.0
     """iMAML: solves ((1 + damping) I + H/lambda) v = g; exact at 0, the authors' code has 1."""
+    film: bool = True
+    """CNAPs and Simple CNAPs: FiLM layers in the extractor; without them the features are the same for every task."""
+    covariance: str = "class"
+    """Simple CNAPs: Q_c of every class, or, as an ablation, the identity in its place."""
+    film_penalty: float = 0.001
+    """CNAPs and Simple CNAPs: weight of the squared distance of the FiLM parameters from 1 and 0."""
     gradient_clamp: float | None = None
     """Outer gradients are clamped to +- this per element."""
     tasks_per_chunk: int = 4
@@ -151,7 +159,6 @@ class MethodConfig:
             "inner_steps": (self.inner_steps >= 1, "at least 1"),
             "inner_step_size": (self.inner_step_size > 0, "above 0"),
             "penalty": (self.penalty in PENALTIES, f"one of {', '.join(PENALTIES)}"),
-            "penalty_strength": (self.penalty_strength >= 0, "at least 0"),
             "channel_alpha": (not (self.channel_alpha and self.attention), "false, or attention = false"),
             "attention_masks": (self.attention_masks in MASKS, f"one of {', '.join(MASKS)}"),
             "rho_fw": (self.rho_fw is None or 0 <= self.rho_fw < 1, "in [0, 1), or none"),
@@ -170,6 +177,7 @@ class MethodConfig:
             "cg_steps": (self.cg_steps >= 1, "at least 1"),
             "cg_damping": (self.cg_damping >= 0, "at least 0"),
             "task_layers": (len(set(self.task_layers)) == len(self.task_layers), "names without repetition"),
+            "covariance": (self.covariance in COVARIANCES, f"one of {', '.join(COVARIANCES)}"),
             "gradient_clamp": (self.gradient_clamp is None or self.gradient_clamp > 0, "above 0, or none"),
             "tasks_per_chunk": (self.tasks_per_chunk >= 1, "at least 1"),
         }
@@ -181,7 +189,8 @@ class MethodConfig:
             "prune_at",
         )
         checks |= {name: (0 <= getattr(self, name) <= 1, "in [0, 1]") for name in fractions}
-        unbounded = ("inner_step_size", "penalty_strength", "alpha_rate", "gradient_clamp", *CURVATURES)
+        checks |= {name: (getattr(self, name) >= 0, "at least 0") for name in STRENGTHS}
+        unbounded = ("inner_step_size", "alpha_rate", "gradient_clamp", *STRENGTHS, *CURVATURES)
         finite = [(name, (math.isfinite(getattr(self, name) or 0), "finite")) for name in unbounded]
         for name, (holds, expected) in [*finite, *checks.items()]:
             if not holds:

@@ -24,7 +24,8 @@ __all__ = [
 
 SPECIAL = (
     "first_order", "first_order_until", "multi_step_until", "checkpoint_steps", "penalty", "alpha_rate", "prox",
-    "mu", "task_layers", "cg_steps", "cg_damping", "channel_alpha", "attention_masks",
+    "mu", "task_layers", "cg_steps", "cg_damping", "channel_alpha", "attention_masks", "film", "covariance",
+    "film_penalty",
 )  # fmt: skip
 """Settings that only some methods take."""
 
