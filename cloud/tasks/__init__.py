@@ -4,6 +4,7 @@ from .dataset import SPLITS, Dataset
 from .episodes import Episode, EpisodeBatch, EpisodeSampler, TaskSampler
 from .functions import Functions, FunctionSampler
 from .sources import describe_datasets, load_dataset, load_functions, loss_of
+from .task import Samples, Stored, Task
 
 __all__ = [
     "SPLITS",
@@ -13,6 +14,9 @@ __all__ = [
     "EpisodeSampler",
     "FunctionSampler",
     "Functions",
+    "Samples",
+    "Stored",
+    "Task",
     "TaskSampler",
     "describe_datasets",
     "load_dataset",
