@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..loop import TrainingError
 from .eval import evaluate_command
 from .list import list_command
+from .pretrain import pretrain_command
 from .run import run_command
 from .selection import selection_command
 
@@ -51,7 +52,7 @@ def main() -> None:
     """
 
 
-for _command in (list_command, run_command, evaluate_command, selection_command):
+for _command in (list_command, pretrain_command, run_command, evaluate_command, selection_command):
     main.add_command(_command)
 
 __all__ = ["main"]
