@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .pretrain import Pretrained, pretrain
 from .settings import Pretraining
+from .supervised import Pretrained, pretrain
 
 __all__ = ["Pretrained", "Pretraining", "pretrain"]
