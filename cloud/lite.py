@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -162,7 +162,10 @@ def exact_values(forward: Forward, samples: Samples, chunk: int | None = None) -
         (N, ...).
     """
     return torch.cat(
-        [forward(samples.take(rows)) for rows in torch.arange(len(samples)).split(chunk or len(samples))]
+        [
+            forward(samples.take(rows))
+            for rows in torch.split(torch.arange(len(samples)), chunk or len(samples))
+        ]
     )
 
 
@@ -178,6 +181,7 @@ def values_with_graph(forward: Forward, x: Tensor, recompute: bool) -> Tensor:
         return forward(x)
     again: Any = checkpoint
     parts = [
-        again(forward, part, use_reentrant=False, preserve_rng_state=False) for part in x.split(CHECKPOINTED)
+        again(forward, part, use_reentrant=False, preserve_rng_state=False)
+        for part in torch.split(x, CHECKPOINTED)
     ]
-    return cast(Tensor, torch.cat(parts))
+    return torch.cat(parts)
