@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import site
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ORT_VERSION = "1.19.2"
@@ -45,6 +48,20 @@ def ort_environment(home: Path, packages: tuple[str, ...], *, shared: bool = Fal
     """
     if sys.version_info >= (3, 13):
         raise EnvironmentFailed(f"onnxruntime {ORT_VERSION} has no wheel for Python 3.13")
+    with _alone(home):
+        return _found_or_made(home, packages, shared)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Let one process at a time make an environment; the others wait and find it."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with home.with_name(home.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _found_or_made(home: Path, packages: tuple[str, ...], shared: bool) -> Path:
     python = home / "bin" / "python"
     check = [str(python), "-c", f"import onnxruntime as o; assert o.get_version_string() == {ORT_VERSION!r}"]
     if python.exists() and subprocess.run(check, capture_output=True, check=False).returncode == 0:
