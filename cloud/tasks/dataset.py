@@ -1,14 +1,14 @@
-"""A data set split in memory: classes of uint8 images and the input spec they fit."""
+"""A data set split: classes of uint8 images, in memory or read on demand, and the input spec they fit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...edge.inputs import InputSpec
 from ..errors import ConfigError
+from .images import Images
 
 SPLITS = ("train", "val", "test")
 
@@ -20,7 +20,7 @@ class Dataset:
     Attributes:
         name: as given to `load_dataset`.
         split: "train", "val" or "test".
-        classes: per class, uint8 (n_i, H, W, C).
+        classes: per class, uint8 (n_i, H, W, C); an array, or what reads images when it is indexed.
         class_names: per class, "group/name" where the data set has groups (alphabets, scripts).
         spec: shape and preprocessing of a sample.
 
@@ -30,7 +30,7 @@ class Dataset:
 
     name: str
     split: str
-    classes: tuple[NDArray[np.uint8], ...]
+    classes: tuple[Images, ...]
     class_names: tuple[str, ...]
     spec: InputSpec
 

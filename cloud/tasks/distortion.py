@@ -36,15 +36,46 @@ class Distortion:
         return replace(self, **{name: strength * getattr(self, name) for name in names})
 
 
-def move(images: NDArray[np.uint8], how: Distortion, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Move every image in its own way; strokes keep their thickness, the outside repeats the border.
+@dataclass(frozen=True)
+class Motion:
+    """How each of n images is moved; a few numbers each, so that it can be drawn long before the images are read.
 
-    Args:
-        images: uint8 (n, S, S, C).
-        how: strength.
-        rng: the only source of chance.
+    Attributes:
+        linear: float (n, 2, 2), rotation, shear and scale.
+        shift: float (n, 2, 1).
+        knots: float (n, 2, 5, 5), elastic displacements.
     """
-    positions = _positions(len(images), images.shape[1], how, rng)
+
+    linear: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    knots: NDArray[np.float64]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Motion:
+        return Motion(self.linear[rows], self.shift[rows], self.knots[rows])
+
+    def positions(self, side: int) -> NDArray[np.float64]:
+        """Return where each pixel of each image comes from: (n, 2, side, side), y and x from -.5 to .5."""
+        axis = (np.arange(side) + 0.5) / side - 0.5
+        grid = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
+        moved = (self.linear @ grid + self.shift).reshape(-1, 2, side, side)
+        basis = _cubic_basis(side)
+        positions: NDArray[np.float64] = moved + basis @ self.knots @ basis.T
+        return positions
+
+
+def draw_motion(count: int, how: Distortion, rng: np.random.Generator) -> Motion:
+    """Draw the motion of `count` images; `rng` is the only source of chance."""
+    linear = _linear(count, how, rng)
+    shift = rng.normal(0, how.shift, (count, 2, 1))
+    return Motion(linear, shift, rng.normal(0, how.elastic, (count, 2, _KNOTS, _KNOTS)))
+
+
+def move(images: NDArray[np.uint8], motion: Motion) -> NDArray[np.uint8]:
+    """Move every image, uint8 (n, S, S, C), in its own way.
+
+    Strokes keep their thickness, the outside repeats the border.
+    """
+    positions = motion.positions(images.shape[1])
     planes = [_sample(images[..., c].astype(np.float32), positions) for c in range(images.shape[3])]
     return np.rint(np.stack(planes, axis=3)).astype(np.uint8)
 
@@ -65,24 +96,13 @@ def distort(
         uint8 (count, side, side), ink 255 on 0.
     """
     chosen = sources[rng.integers(len(sources), size=count)]
-    sampled = _sample(chosen, _positions(count, side, how, rng))
+    sampled = _sample(chosen, draw_motion(count, how, rng).positions(side))
     threshold = rng.uniform(*how.stroke, (count, 1, 1))
     ink = np.clip((sampled - threshold) * 3 + 0.5, 0, 1)
     return np.rint(255 * ink).astype(np.uint8)
 
 
-def _positions(count: int, side: int, how: Distortion, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return where each pixel of each variant comes from: (count, 2, side, side), y and x from -.5 to .5."""
-    axis = (np.arange(side) + 0.5) / side - 0.5
-    grid = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
-    moved = _affine(count, how, rng) @ grid + rng.normal(0, how.shift, (count, 2, 1))
-    knots = rng.normal(0, how.elastic, (count, 2, _KNOTS, _KNOTS))
-    basis = _cubic_basis(side)
-    positions: NDArray[np.float64] = moved.reshape(count, 2, side, side) + basis @ knots @ basis.T
-    return positions
-
-
-def _affine(count: int, how: Distortion, rng: np.random.Generator) -> NDArray[np.float64]:
+def _linear(count: int, how: Distortion, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return (count, 2, 2): rotation, then shear, then a scale per axis."""
     angle, shear = rng.normal(0, how.rotation, count), rng.normal(0, how.shear, count)
     scale = np.exp(rng.normal(0, how.scale, (count, 2, 1)))

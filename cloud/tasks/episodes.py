@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...edge.inputs import InputSpec, Spec
 from ..errors import ConfigError
 from .dataset import Dataset
-from .distortion import Distortion, move
+from .distortion import Distortion, draw_motion
+from .images import Images, Picked, Turned
+from .task import Task
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,10 @@ class EpisodeSampler:
     ) -> None:
         _check(dataset, ways, shots, queries, seed)
         _check_training(dataset, ways, rotations, augmentation)
-        classes = _rotated(dataset.classes) if rotations else dataset.classes
         self.dataset = dataset
+        self._classes = _rotated(dataset.classes) if rotations else dataset.classes
         self.ways, self.shots, self.queries, self.seed = ways, shots, queries, seed
         self._motion = Distortion().times(augmentation) if augmentation else None
-        self._images = np.concatenate(classes)
-        self._sizes = np.array([len(images) for images in classes])
-        self._starts = np.cumsum(self._sizes) - self._sizes
         self._support_y = np.repeat(np.arange(ways, dtype=np.int64), shots)
         self._query_y = np.repeat(np.arange(ways, dtype=np.int64), queries)
 
@@ -122,32 +122,37 @@ class EpisodeSampler:
         """Samples of a task, support and query together."""
         return self.ways * (self.shots + self.queries)
 
-    def _draw(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Draw the images of episode `index`: support, then query."""
+    def _draw(self, index: int) -> tuple[Picked, Picked]:
+        """Pick the images of episode `index`: support, then query."""
         rng = np.random.default_rng([self.seed, index])
-        drawn = rng.choice(len(self._sizes), self.ways, replace=False)
+        kinds = rng.choice(len(self._classes), self.ways, replace=False)
         per_class = self.shots + self.queries
-        rows = np.stack(
-            [self._starts[c] + rng.choice(self._sizes[c], per_class, replace=False) for c in drawn]
-        )
-        ordered = np.concatenate([rows[:, : self.shots].ravel(), rows[:, self.shots :].ravel()])
-        images = self._images[ordered]
-        if self._motion is not None:
-            images = move(images, self._motion, rng)
-        return images[: self.ways * self.shots], images[self.ways * self.shots :]
+        rows = np.stack([rng.choice(len(self._classes[kind]), per_class, replace=False) for kind in kinds])
+        cut = self.ways * self.shots
+        rows = np.concatenate([rows[:, : self.shots].ravel(), rows[:, self.shots :].ravel()])
+        kinds = np.concatenate([np.repeat(kinds, self.shots), np.repeat(kinds, self.queries)])
+        motion = None if self._motion is None else draw_motion(len(rows), self._motion, rng)
+        picked = Picked(self._classes, kinds, rows, self.dataset.spec, motion)
+        return picked[np.arange(cut)], picked[np.arange(cut, len(rows))]
+
+    def task(self, index: int) -> Task:
+        """Return episode `index` with samples that are read when they are asked for."""
+        support, query = self._draw(index)
+        labels = map(torch.from_numpy, (self._support_y.copy(), self._query_y.copy()))
+        return Task(support, next(labels), query, next(labels), self.ways, (self.seed, index))
 
     def episode(self, index: int) -> Episode:
         """Return episode `index` (from 0), always the same for the same data set and settings."""
         support, query = self._draw(index)
-        return Episode(support, self._support_y.copy(), query, self._query_y.copy())
+        return Episode(support.pixels(), self._support_y.copy(), query.pixels(), self._query_y.copy())
 
     def batch(self, first_index: int, count: int) -> EpisodeBatch:
         """Return episodes first_index .. first_index+count-1, stacked and preprocessed."""
         drawn = [self._draw(index) for index in range(first_index, first_index + count)]
         return EpisodeBatch(
-            self._inputs([support for support, _ in drawn]),
+            self._inputs([support.pixels() for support, _ in drawn]),
             np.tile(self._support_y, (count, 1)),
-            self._inputs([query for _, query in drawn]),
+            self._inputs([query.pixels() for _, query in drawn]),
             np.tile(self._query_y, (count, 1)),
         )
 
@@ -157,9 +162,9 @@ class EpisodeSampler:
         return spec.preprocess(np.concatenate(images)).reshape(len(images), -1, *spec.shape)
 
 
-def _rotated(classes: tuple[NDArray[np.uint8], ...]) -> tuple[NDArray[np.uint8], ...]:
+def _rotated(classes: tuple[Images, ...]) -> tuple[Images, ...]:
     """Return every class four times: turned by 0, 90, 180 and 270 degrees."""
-    return tuple(np.rot90(images, turns, axes=(1, 2)) for turns in range(4) for images in classes)
+    return tuple(Turned(images, quarters) for quarters in range(4) for images in classes)
 
 
 def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int) -> None:

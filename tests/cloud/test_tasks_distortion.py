@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edge_adapt.cloud.tasks.distortion import Distortion, distort, move
+from edge_adapt.cloud.tasks.distortion import Distortion, distort, draw_motion, move
 
 STILL = Distortion(rotation=0, shear=0, scale=0, shift=0, elastic=0, stroke=(0.5, 0.5))
 SIDE = 32
@@ -74,13 +74,17 @@ def colour_crosses(count):
     return np.tile(np.stack([plane, plane // 2, 0 * plane], axis=-1), (count, 1, 1, 1))
 
 
+def moved_by(how, images):
+    return move(images, draw_motion(len(images), how, np.random.default_rng(0)))
+
+
 def test_motion_of_no_strength_leaves_the_images_as_they_are():
     images = colour_crosses(3)
-    assert (move(images, Distortion().times(0), np.random.default_rng(0)) == images).all()
+    assert (moved_by(Distortion().times(0), images) == images).all()
 
 
 def test_motion_moves_every_image_in_its_own_way_and_all_its_colours_together():
-    moved = move(colour_crosses(20), Distortion(), np.random.default_rng(0))
+    moved = moved_by(Distortion(), colour_crosses(20))
     assert moved.dtype == np.uint8
     assert len({image.tobytes() for image in moved}) == 20
     assert np.abs(moved[..., 0].astype(int) - 2 * moved[..., 1]).max() <= 2
@@ -91,7 +95,13 @@ def test_twice_the_strength_shifts_twice_as_far():
     far = []
     for strength in (1, 2):
         how = Distortion(rotation=0, shear=0, scale=0, shift=0.03, elastic=0).times(strength)
-        _, centre = moments(move(colour_crosses(300), how, np.random.default_rng(0))[..., 0])
+        _, centre = moments(moved_by(how, colour_crosses(300))[..., 0])
         far.append(centre.std(axis=0).mean())
     assert far[1] / far[0] == pytest.approx(2, rel=0.1)
     assert far[0] == pytest.approx(0.03 * SIDE, rel=0.15)
+
+
+def test_some_of_the_images_move_as_they_do_among_all() -> None:
+    images, rows = colour_crosses(6), np.array([4, 1])
+    motion = draw_motion(6, Distortion(), np.random.default_rng(3))
+    assert (move(images[rows], motion[rows]) == move(images, motion)[rows]).all()
