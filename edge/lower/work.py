@@ -52,6 +52,10 @@ def _attention(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return math.prod(inputs[1]) + math.prod(inputs[3])
 
 
+def _mahalanobis(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    return math.prod(inputs[2])
+
+
 def _matmul(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     """M*K*P for every pair of matrices (M, K) and (K, P), whichever of them is stored transposed."""
     lead = math.prod(outputs[0][:-2])
@@ -67,6 +71,7 @@ _MACS: dict[str, Callable[[Sequence[Shape], Sequence[Shape]], int]] = {
     "FcInputGrad": _fc_input_grad,
     "FcWeightGrad": _fc_weight_grad,
     "FcWeightGradSparse": _fc_weight_grad_sparse,
+    "Mahalanobis": _mahalanobis,
     "MatMul": _matmul,
     "GroupNorm": _norm,
     "GroupNormInputGrad": _norm,

@@ -170,6 +170,7 @@ ENCODERS: Mapping[str, Encoder] = {
     "SoftmaxGrad": _none,
     "LayerNorm": lambda attrs: [integer(attrs, "dims"), number(attrs, "eps")],
     "LayerNormInputGrad": _integers("dims"),
+    "Mahalanobis": _none,
 }
 
 

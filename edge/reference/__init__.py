@@ -21,6 +21,7 @@ from . import (
     fc,
     layer_norm,
     loss,
+    mahalanobis,
     matmul,
     mean,
     norm,
@@ -41,7 +42,7 @@ KERNELS: Mapping[str, Kernel] = {
     name: kernel
     for family in (
         *(conv, conv_grad, fc, norm, layer_norm, affine, sums, activation, loss, attention, update),
-        *(smooth, prelu, softmax, policy),
+        *(smooth, prelu, softmax, policy, mahalanobis),
         *(arithmetic, mean, pool, average_pool, shape, resize, matmul, quantise),
     )
     for name, kernel in family.KERNELS.items()

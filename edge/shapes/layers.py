@@ -213,6 +213,14 @@ def prelu(slope: str) -> Check:
     return check
 
 
+def mahalanobis(c: Call) -> None:
+    """Vectors x (N, D), means (C, D), factors (C, D, D), y (N, C)."""
+    width, (classes, _) = c.shape("x", 2, 2)[1], c.any_shape("means", 2)
+    c.expect("means", (classes, width))
+    c.expect("factors", (classes, width, width))
+    c.expect("y", (BATCH_AXIS, classes))
+
+
 def sgd_update(c: Call) -> None:
     """Alpha (steps, layers)."""
     w = c.any_shape("w")

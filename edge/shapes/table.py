@@ -50,6 +50,7 @@ RULES: Mapping[str, Rule] = {
     "PReluInputGrad": _rule("gy x slope -> gx", layers.prelu("slope")),
     "PReluSlopeGrad": _rule("gy x sample_weight -> gs", layers.prelu("gs")),
     "SgdUpdate": _rule("w gw alpha -> w'", layers.sgd_update),
+    "Mahalanobis": _rule("x means factors -> y", layers.mahalanobis),
     "Relu": _rule(_MASKED, same()),
     "Clip": _rule(_MASKED, same(bound("min"), bound("max"))),
     "LeakyRelu": _rule(_MASKED, same(number("alpha"))),

@@ -30,4 +30,9 @@ def _affine(normal: Normal) -> list[Case]:
     ]
 
 
-MAKERS = (_layer_norm, _affine)
+def _mahalanobis(normal: Normal) -> list[Case]:
+    x, means, factors = normal(SAMPLES, WIDTH), normal(6, WIDTH), normal(6, WIDTH, WIDTH) / np.float32(WIDTH)
+    return [Case("Mahalanobis", [x, means, factors], [garbage((SAMPLES, 6), x.dtype)], {})]
+
+
+MAKERS = (_layer_norm, _affine, _mahalanobis)

@@ -77,6 +77,7 @@ LAYERS = [
     case("PRelu", f"x={MAP} w=4 -> y={MAP}"),
     case("PReluInputGrad", f"gy={MAP} x={MAP} w=4 -> gx={MAP}"),
     case("PReluSlopeGrad", f"gy={MAP} x={MAP} s=N -> gs=4"),
+    case("Mahalanobis", "x=N,4 m=6,4 f=6,4,4 -> y=N,6"),
     case("SgdUpdate", "w=6,4 gw=6,4 a=3,5 -> u=6,4", layer_index=4),
 ]
 VALUES = [

@@ -6,6 +6,7 @@
 #include "conv.h"
 #include "fc.h"
 #include "loss.h"
+#include "mahalanobis.h"
 #include "maps.h"
 #include "pointwise.h"
 #include "pool.h"
@@ -92,6 +93,7 @@ static const ea_operation operations[] = {
     {"CategoricalPolicyGradient", ea_categorical_policy_gradient_run, no_workspace},
     {"GaussianPolicyGradient", ea_gaussian_policy_gradient_run, no_workspace},
     {"GaussianLogStdGrad", ea_gaussian_log_std_grad_run, no_workspace},
+    {"Mahalanobis", ea_mahalanobis_run, ea_mahalanobis_need},
 };
 
 enum { COUNT = sizeof(operations) / sizeof(*operations) };
