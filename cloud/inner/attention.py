@@ -111,13 +111,10 @@ class _Stack:
     rho: Tensor
     bound: Tensor
 
-    def probabilities(self, p: Tensor, samples: int | None) -> Tensor:
+    def logits(self, p: Tensor) -> Tensor:
         w1, b1, w2, b2 = self.params
         hidden = torch.baddbmm(b1.unsqueeze(1), p, w1.mT).relu()
-        logits = torch.baddbmm(b2.unsqueeze(1), hidden, w2.mT)
-        if samples is not None:
-            logits = logits.reshape(len(logits), samples, -1, p.shape[-1]).mean(1)
-        return logits.softmax(-1)
+        return torch.baddbmm(b2.unsqueeze(1), hidden, w2.mT)
 
 
 class Attention:
@@ -142,21 +139,23 @@ class Attention:
             groups[params[f"attention.{key}.hidden.weight"].shape].append(key)
         self._stacks = [_stack(params, group, rho, caps or {}) for group in groups.values()]
 
+    def logits(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Logits of every sample, (modules, N*T, C) of each width, from pooled inputs (N*T, C) by module key."""
+        return tuple(stack.logits(torch.stack([inputs[key] for key in stack.keys])) for stack in self._stacks)
+
     def gammas(
-        self, inputs: Mapping[str, Tensor], samples: int | None, recorded: Mapping[str, Tensor] | None = None
+        self, logits: Sequence[Tensor], recorded: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """gamma and the kept channels (bool) by module key, from pooled inputs (N*T, C).
+        """gamma and the kept channels (bool) by module key.
 
         Args:
-            inputs: what each module sees.
-            samples: N to average the logits over each task's samples (training; results (T, C)); None for
-                every sample on its own (device; results (N*T, C)).
+            logits: as `logits` gives them, or means over samples: of each width (modules, rows, C).
             recorded: selections to use instead of computing them.
         """
         gammas: dict[str, Tensor] = {}
         selections: dict[str, Tensor] = {}
-        for stack in self._stacks:
-            pi = stack.probabilities(torch.stack([inputs[key] for key in stack.keys]), samples)
+        for stack, found in zip(self._stacks, logits, strict=True):
+            pi = found.softmax(-1)
             if recorded is None:
                 kept = select(pi, stack.rho, stack.bound)
             else:

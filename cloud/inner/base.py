@@ -7,7 +7,7 @@ A task's tensors have equal shapes within a batch and are stacked in front: supp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -26,12 +26,14 @@ class Batch:
     """T tasks of equal shape: x float (T, N, C, H, W) already preprocessed.
 
     y: labels in [0, ways), int64 (T, N), or targets of a regression, float (T, N, outputs).
+    keys: (seed, index) of each task, from which all that is drawn at random within it derives; () where nothing is.
     """
 
     support_x: Tensor
     support_y: Tensor
     query_x: Tensor
     query_y: Tensor
+    keys: tuple[tuple[int, ...], ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.support_x)
@@ -39,7 +41,8 @@ class Batch:
     def chunk(self, start: int, stop: int) -> Batch:
         """The tasks start..stop-1 as a smaller batch."""
         part = slice(start, stop)
-        return Batch(self.support_x[part], self.support_y[part], self.query_x[part], self.query_y[part])
+        tensors = (self.support_x, self.support_y, self.query_x, self.query_y)
+        return Batch(*(value[part] for value in tensors), keys=self.keys[part])
 
     def to(self, *args: Any) -> Batch:
         """Move samples and targets (dtype or device) and labels (device only)."""
@@ -48,7 +51,7 @@ class Batch:
             y.to(*args) if y.is_floating_point() else y.to(support.device)
             for y in (self.support_y, self.query_y)
         )
-        return Batch(support, next(answers), query, next(answers))
+        return Batch(support, next(answers), query, next(answers), keys=self.keys)
 
 
 @dataclass(frozen=True)

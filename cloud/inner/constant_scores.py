@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ...edge.cost import Layer
 from .attention import SIDES
-from .kinds import Ran
 from .network import Network
-from .scores import NoScores, Pass, Scored
+from .scores import Looked, NoScores, Pass, Scored
 
 CHANNELS = "channels."
 """What the names of learned channel step sizes begin with."""
@@ -26,13 +25,7 @@ class ConstantScores(NoScores):
             index: [learned[key] for key in channel_keys(network.layers[index])] for index in layers
         }
 
-    def score(
-        self,
-        ran: Mapping[int, Ran],
-        gradients: Mapping[int, Tensor],
-        of: Pass,
-        recorded: Mapping[str, Tensor] | None = None,
-    ) -> Scored:
+    def score(self, looked: Looked, of: Pass, recorded: Mapping[str, Tensor] | None = None) -> Scored:
         """The same for every task and sample."""
         spread = {
             index: [vector.expand(of.scored, len(vector)) for vector in vectors]

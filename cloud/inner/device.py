@@ -169,7 +169,7 @@ class _Device:
         """One part forward and backward: for each layer that step k updates, all that its change is made of."""
         ran: dict[int, Ran] = {}
         updated, samples = self._updated(k), part.stop - part.start
-        of = Pass(self._tasks, samples, self._averages)
+        of = self._of(samples)
         with torch.enable_grad():
             (outputs,) = self._network.run(part.known, self._call(weights, updated, ran, scores, of))
             total = self._network.loss.of_rows(outputs, part.answers).sum()
@@ -178,7 +178,7 @@ class _Device:
         losses = task_losses(self._network.loss, outputs.detach(), part.answers, self._tasks)
         seen = {i: ran[i].seen().detach() for i in updated}
         scores.release()
-        gammas, kept = scores.score(ran, gradients, of, self._recorded(recorded, part))
+        gammas, kept = scores.score(scores.look(ran, gradients, of), of, self._recorded(recorded, part))
         return _Pass(
             losses * samples / self._samples,
             seen,
@@ -230,6 +230,9 @@ class _Device:
     def _as_rows(self, value: Tensor, samples: int) -> Tensor:
         return value.repeat(samples, 1) if self._averages else value
 
+    def _of(self, samples: int) -> Pass:
+        return Pass(self._tasks, samples, self._averages)
+
     def _updated(self, k: int) -> list[int]:
         return torch.nonzero(self._meta.alpha[k]).flatten().tolist()
 
@@ -241,7 +244,7 @@ class _Device:
         scores: Scores | None = None,
         of: Pass | None = None,
     ) -> LayerCall:
-        scores, of = scores or NoScores(self._network), of or Pass(self._tasks, self._samples, self._averages)
+        scores, of = scores or NoScores(self._network), of or self._of(self._samples)
 
         def call(index: int, x: Tensor) -> Tensor:
             values = [weights[name] for name in self._network.names(index)]

@@ -73,7 +73,8 @@ class MaskedMaps(NoScores):
             return None
 
         def mask(p: Tensor) -> Tensor:
-            found, _ = self._modules[key].gammas({key: p}, of.samples if of.averages else None)
+            (logits,) = self._modules[key].logits({key: p})
+            found, _ = self._modules[key].gammas([of.mean(logits, axis=1) if of.averages else logits])
             gamma = found[key].repeat(of.samples, 1) if of.averages else found[key]
             if gamma.requires_grad:
                 self._hook(gamma, torch.zeros_like)

@@ -10,7 +10,7 @@ from .attention import SIDES, Attention, attended, gradient_input, limits
 from .base import MethodConfig
 from .kinds import Ran, pooled
 from .network import Network
-from .scores import NoScores, Pass, Scored
+from .scores import Looked, NoScores, Pass, Scored
 
 
 class MetaAttention(NoScores):
@@ -30,19 +30,18 @@ class MetaAttention(NoScores):
         self.watched = tuple(sorted(set(self._keys.values())))
         self._attention = Attention(learned, list(self._keys), config.rho, limits(self._keys, config, caps))
 
-    def score(
-        self,
-        ran: Mapping[int, Ran],
-        gradients: Mapping[int, Tensor],
-        of: Pass,
-        recorded: Mapping[str, Tensor] | None = None,
-    ) -> Scored:
-        """Both modules of every layer at once; a side that is switched off scores 1."""
+    def look(self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor], of: Pass) -> Looked:
+        """The modules' logits."""
         inputs = {key: self._input(key, ran, gradients, of) for key in self._keys}
-        found, kept = self._attention.gammas(inputs, of.samples if of.averages else None, recorded)
+        logits = self._attention.logits(inputs)
+        return tuple(of.mean(rows, axis=1) for rows in logits) if of.averages else logits
+
+    def score(self, looked: Looked, of: Pass, recorded: Mapping[str, Tensor] | None = None) -> Scored:
+        """Both modules of every layer at once; a side that is switched off scores 1."""
+        found, kept = self._attention.gammas(looked, recorded)
         gammas = {}
         for index in self.watched:
-            ones = ran[index].output.new_ones(())
+            ones = looked[0].new_ones(())
             fw, bw = (
                 found.get(f"{self._network.layers[index].name}.{side}", ones.expand(of.scored, channels))
                 for side, channels in zip(SIDES, self._channels(index), strict=True)

@@ -24,19 +24,33 @@ class Pass:
     Attributes:
         tasks: T.
         samples: of each task in the pass.
-        averages: scores are a mean over the pass's samples, (T, C); else each sample has its own, (rows, C).
-        own: factor that makes a row's gradient the one of its own sample's loss.
+        averages: scores are a mean over a task's samples, (T, C); else each sample has its own, (rows, C).
+        own: factor that makes a row's gradient the one of its own sample's loss; a number, or of rows (rows, 1).
+        count: 1 / weight of a row in its task's mean, likewise; none: the number of samples in the pass.
     """
 
     tasks: int
     samples: int
     averages: bool
-    own: float = 1.0
+    own: float | Tensor = 1.0
+    count: float | Tensor | None = None
 
     @property
     def scored(self) -> int:
         """Rows of a score."""
         return self.tasks if self.averages else self.tasks * self.samples
+
+    def mean(self, rows: Tensor, axis: int = 0) -> Tensor:
+        """What the pass adds to each task's mean: values of rows on an axis, to T values there."""
+        shape = (*rows.shape[:axis], self.samples, self.tasks, *rows.shape[axis + 1 :])
+        count = self.samples if self.count is None else self.count
+        if not isinstance(count, Tensor):
+            return rows.reshape(shape).sum(axis) / count
+        return (rows / count.reshape(-1, *(1,) * (rows.dim() - axis - 1))).reshape(shape).sum(axis)
+
+
+Looked = tuple[Tensor, ...]
+"""What scores are a function of, each (..., T or rows, C); where a pass averages, means over a task's samples."""
 
 
 class Scored(NamedTuple):
@@ -58,18 +72,20 @@ class Scores(Protocol):
     def pass_on(self, index: int, output: Tensor, of: Pass) -> Tensor:
         """What the layers above read; the gradient of `output` itself is what the layer's own gradients are made of."""
 
-    def score(
-        self,
-        ran: Mapping[int, Ran],
-        gradients: Mapping[int, Tensor],
-        of: Pass,
-        recorded: Mapping[str, Tensor] | None = None,
-    ) -> Scored:
-        """gamma of the layers whose weight gradients must still be scaled, after a backward pass.
+    def look(self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor], of: Pass) -> Looked:
+        """What a backward pass shows.
 
         Args:
             ran: what the layers did.
             gradients: of the watched layers' outputs, as rows.
+            of: the pass.
+        """
+
+    def score(self, looked: Looked, of: Pass, recorded: Mapping[str, Tensor] | None = None) -> Scored:
+        """gamma of the layers whose weight gradients must still be scaled.
+
+        Args:
+            looked: what the pass, or several together, showed.
             of: the pass.
             recorded: selections of attention to use instead of computing them.
         """
@@ -94,13 +110,11 @@ class NoScores:
         """The output itself."""
         return output
 
-    def score(
-        self,
-        ran: Mapping[int, Ran],
-        gradients: Mapping[int, Tensor],
-        of: Pass,
-        recorded: Mapping[str, Tensor] | None = None,
-    ) -> Scored:
+    def look(self, ran: Mapping[int, Ran], gradients: Mapping[int, Tensor], of: Pass) -> Looked:
+        """Nothing is needed."""
+        return ()
+
+    def score(self, looked: Looked, of: Pass, recorded: Mapping[str, Tensor] | None = None) -> Scored:
         """Nothing is scaled."""
         return Scored({}, {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
+from ..lite import LiteConfig
 
 __all__ = [
+    "LITE",
     "SPECIAL",
     "Batch",
     "Meta",
@@ -28,6 +30,8 @@ SPECIAL = (
     "film_penalty",
 )  # fmt: skip
 """Settings that only some methods take."""
+LITE = "lite"
+"""In a method's `uses`: it takes section [lite]."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ class Method(Protocol):
     paper: ClassVar[str]
     summary: ClassVar[str]
     uses: ClassVar[frozenset[str]]
-    """Which of `SPECIAL` settings it takes; all others must keep their defaults."""
+    """Which of `SPECIAL` settings it takes, and `LITE`; all others must keep their defaults."""
 
-    def __init__(self, network: Network, config: MethodConfig) -> None: ...
+    def __init__(self, network: Network, config: MethodConfig, lite: LiteConfig = ...) -> None: ...
 
     @property
     def config(self) -> MethodConfig:
@@ -79,7 +83,7 @@ def open_layers(meta: Meta) -> tuple[int, ...]:
     return tuple(torch.nonzero(allowed).flatten().tolist())
 
 
-def refuse_unused(method: type[Method], config: MethodConfig) -> None:
+def refuse_unused(method: type[Method], config: MethodConfig, lite: LiteConfig = LiteConfig()) -> None:  # noqa: B008
     """Check that settings which the method does not take are at their defaults.
 
     Raises:
@@ -92,3 +96,8 @@ def refuse_unused(method: type[Method], config: MethodConfig) -> None:
                 f"{setting.name}: {value!r} would have no effect, {method.name} does not use it; "
                 f"leave it at {setting.default!r}"
             )
+    if LITE not in method.uses and replace(lite, chunk=None) != LiteConfig():
+        raise ValueError(
+            f"lite: {lite} would have no effect, {method.name} does not differentiate through its inner steps; "
+            "leave section [lite] out"
+        )

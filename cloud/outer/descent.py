@@ -29,8 +29,8 @@ def descend(unroll: Unroll, sizes: Tensor, pulls: Mapping[str, float] | None = N
     """
     start = {name: value.detach() for name, value in unroll.weights.items()}
     weights = start
-    for size in sizes:
-        step = unroll.step(weights, size)
+    for k, size in enumerate(sizes):
+        step = unroll.step(weights, size, k)
         held = {
             name: step.weights[name] - pull * (weights[name] - start[name])
             for name, pull in (pulls or {}).items()

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..inner.base import MethodConfig
 from ..inner.network import Network
+from ..lite import LiteConfig
 from .fomaml import Fomaml
 
 MULTI_STEP_UNTIL = 0.1
@@ -21,6 +22,6 @@ class FomamlPlusPlus(Fomaml):
     summary: ClassVar[str] = "FOMAML with query gradients at the weights after every inner step"
     uses: ClassVar[frozenset[str]] = frozenset({"multi_step_until"})
 
-    def __init__(self, network: Network, config: MethodConfig) -> None:
-        super().__init__(network, config)
+    def __init__(self, network: Network, config: MethodConfig, lite: LiteConfig = LiteConfig()) -> None:  # noqa: B008
+        super().__init__(network, config, lite)
         self.config = replace(self.config, multi_step_until=config.multi_step_until or MULTI_STEP_UNTIL)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.lite_unroll import unrolled
 from ..inner.network import Network
-from ..inner.unroll import Unroll
+from ..lite import LiteConfig
 from .base import MetaGradient, open_layers
 from .sweep import replayed, swept_back
 
@@ -27,7 +28,7 @@ def step_weights(config: MethodConfig, progress: float) -> tuple[float, ...]:
 
 
 def outer_gradient(
-    network: Network, config: MethodConfig, meta: Meta, batch: Batch, progress: float
+    network: Network, config: MethodConfig, lite: LiteConfig, meta: Meta, batch: Batch, progress: float
 ) -> MetaGradient:
     """Mean over tasks of d(query loss)/d(learned), without any penalty.
 
@@ -38,9 +39,11 @@ def outer_gradient(
     weights = step_weights(config, progress)
     if config.checkpoint_steps:
         sums = replayed if first_order else swept_back
-        return mean_gradient(config, meta, batch, lambda part: sums(network, config, meta, part, weights))
+        return mean_gradient(
+            config, meta, batch, lambda part: sums(network, config, lite, meta, part, weights)
+        )
     return mean_gradient(
-        config, meta, batch, lambda part: _unrolled(network, config, meta, part, weights, first_order)
+        config, meta, batch, lambda part: _sums(network, config, lite, meta, part, weights, first_order)
     )
 
 
@@ -66,9 +69,10 @@ def clamped(value: Tensor, limit: float) -> Tensor:
     return torch.where(value.isfinite(), value.clamp(-limit, limit), value)
 
 
-def _unrolled(
+def _sums(
     network: Network,
     config: MethodConfig,
+    lite: LiteConfig,
     meta: Meta,
     batch: Batch,
     step_weights: Sequence[float],
@@ -77,12 +81,12 @@ def _unrolled(
     """Sums over the chunk's tasks, all inner steps in one graph."""
     learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
     alpha = learned.get("alpha", meta.alpha)
-    unroll = Unroll(network, config, learned, open_layers(meta), batch, first_order)
+    unroll = unrolled(network, config, lite, learned, open_layers(meta), batch, first_order)
     weights = unroll.weights
     total, benefit = torch.zeros(()), torch.zeros(())
     metrics: dict[str, float] = {}
     for k, weight in enumerate(step_weights):
-        step = unroll.step(weights, alpha[k])
+        step = unroll.step(weights, alpha[k], k)
         weights, benefit = step.weights, benefit + step.benefit.sum(0)
         if weight:
             losses, metrics = unroll.query(weights)

@@ -9,11 +9,13 @@ import torch
 
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.constant_scores import CHANNELS
+from ..inner.lite_unroll import refuse_lite
 from ..inner.network import Network
-from .base import MetaGradient, refuse_unused
+from ..lite import LiteConfig
+from .base import LITE, MetaGradient, refuse_unused
 from .gradient import outer_gradient
 
-UNROLLED = frozenset({"first_order", "first_order_until", "multi_step_until", "checkpoint_steps"})
+UNROLLED = frozenset({"first_order", "first_order_until", "multi_step_until", "checkpoint_steps", LITE})
 """Settings of the methods that differentiate through the inner steps."""
 
 
@@ -21,7 +23,8 @@ class Maml:
     """Second order, or first order (FOMAML) with `first_order = true`; attention is switched off.
 
     Raises:
-        ValueError: a setting that the method does not take is not at its default.
+        ValueError: a setting that the method does not take is not at its default, or LITE's ask for what inner
+            steps cannot do.
     """
 
     name: ClassVar[str] = "maml"
@@ -29,9 +32,10 @@ class Maml:
     summary: ClassVar[str] = "adapts all layers with one fixed step size; learns the initial weights"
     uses: ClassVar[frozenset[str]] = UNROLLED
 
-    def __init__(self, network: Network, config: MethodConfig) -> None:
-        refuse_unused(type(self), config)
-        self.network = network
+    def __init__(self, network: Network, config: MethodConfig, lite: LiteConfig = LiteConfig()) -> None:  # noqa: B008
+        refuse_unused(type(self), config, lite)
+        refuse_lite(network, config, lite)
+        self.network, self.lite = network, lite
         self.config = replace(config, attention=False)
 
     def init(self, seed: int) -> Meta:
@@ -41,7 +45,7 @@ class Maml:
 
     def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
         """Mean outer gradient over the batch's tasks."""
-        return outer_gradient(self.network, self.config, meta, batch, progress)
+        return outer_gradient(self.network, self.config, self.lite, meta, batch, progress)
 
     def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
         """Nothing to project."""

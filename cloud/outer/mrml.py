@@ -9,6 +9,7 @@ import torch
 
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
+from ..lite import LiteConfig
 from .base import MetaGradient
 from .gradient import mean_gradient
 from .implicit import LowerLevel, implicit_sums
@@ -30,8 +31,8 @@ class Mrml(Maml):
     summary: ClassVar[str] = "adapts the head or named layers; the rest learns by an implicit gradient"
     uses: ClassVar[frozenset[str]] = frozenset({"mu", "task_layers", "cg_steps"})
 
-    def __init__(self, network: Network, config: MethodConfig) -> None:
-        super().__init__(network, config)
+    def __init__(self, network: Network, config: MethodConfig, lite: LiteConfig = LiteConfig()) -> None:  # noqa: B008
+        super().__init__(network, config, lite)
         names = [layer.name for layer in network.layers]
         for name in config.task_layers:
             if name not in names:

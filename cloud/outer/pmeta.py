@@ -12,6 +12,7 @@ from ..inner.attention import init_attention, slots
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.constant_scores import init_channels
 from ..inner.network import Network
+from ..lite import LiteConfig
 from .base import MetaGradient
 from .gradient import outer_gradient
 from .maml import UNROLLED, Maml
@@ -34,8 +35,8 @@ class PMeta(Maml):
     )
     uses: ClassVar[frozenset[str]] = UNROLLED | {"penalty", "alpha_rate", "channel_alpha", "attention_masks"}
 
-    def __init__(self, network: Network, config: MethodConfig) -> None:
-        super().__init__(network, config)
+    def __init__(self, network: Network, config: MethodConfig, lite: LiteConfig = LiteConfig()) -> None:  # noqa: B008
+        super().__init__(network, config, lite)
         self.config = config
         self._penalty = PENALTIES[config.penalty]
         if config.attention:
@@ -63,7 +64,7 @@ class PMeta(Maml):
 
     def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
         """Mean outer gradient over the tasks plus the penalty's, which starts after the warm-up."""
-        result = outer_gradient(self.network, self.config, meta, batch, progress)
+        result = outer_gradient(self.network, self.config, self.lite, meta, batch, progress)
         if progress < self.config.warmup_fraction:
             return result
         penalty = self.config.penalty_strength * self._penalty.gradient(self.network.layers, meta.alpha)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.lite_unroll import unrolled
 from ..inner.network import Network
-from ..inner.unroll import Unroll
+from ..lite import LiteConfig
 from .base import MetaGradient, open_layers
 
 Weights = dict[str, Tensor]
@@ -17,14 +18,19 @@ Weights = dict[str, Tensor]
 
 
 def swept_back(
-    network: Network, config: MethodConfig, meta: Meta, batch: Batch, step_weights: Sequence[float]
+    network: Network,
+    config: MethodConfig,
+    lite: LiteConfig,
+    meta: Meta,
+    batch: Batch,
+    step_weights: Sequence[float],
 ) -> MetaGradient:
     """Sums over the chunk's tasks of sum_k step_weights[k] * d(query loss at w_k+1)/d(learned), second order.
 
     Every inner step is computed twice: once forward, without a graph that outlives it, and once on the way
     back. Memory: one step's graph and K sets of weights.
     """
-    sweep = _Sweep(network, config, meta, batch, first_order=False)
+    sweep = _Sweep(network, config, lite, meta, batch, first_order=False)
     visited, benefit = [sweep.start], torch.zeros(())
     for k in range(len(step_weights)):
         after, gained = sweep.step(visited[-1], k)
@@ -40,14 +46,19 @@ def swept_back(
 
 
 def replayed(
-    network: Network, config: MethodConfig, meta: Meta, batch: Batch, step_weights: Sequence[float]
+    network: Network,
+    config: MethodConfig,
+    lite: LiteConfig,
+    meta: Meta,
+    batch: Batch,
+    step_weights: Sequence[float],
 ) -> MetaGradient:
     """The same sums to first order, where step k sees of later query losses only their gradients g_Q(w_j), j > k.
 
     The steps are taken once to sum these up, and once more, where step sizes or attention are learned, to
     multiply each step's change with what is left of the sum. Memory: one step's graph, however many there are.
     """
-    sweep = _Sweep(network, config, meta, batch, first_order=True)
+    sweep = _Sweep(network, config, lite, meta, batch, first_order=True)
     weights, benefit, left = sweep.start, torch.zeros(()), sweep.nothing()
     metrics: dict[str, float] = {}
     for k, weight in enumerate(step_weights):
@@ -70,13 +81,19 @@ class _Sweep:
     """One chunk's unroll; collects what reaches the learned values other than through the weights w_k."""
 
     def __init__(
-        self, network: Network, config: MethodConfig, meta: Meta, batch: Batch, first_order: bool
+        self,
+        network: Network,
+        config: MethodConfig,
+        lite: LiteConfig,
+        meta: Meta,
+        batch: Batch,
+        first_order: bool,
     ) -> None:
         self._learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
         self._alpha = self._learned.get("alpha", meta.alpha)
         layers = open_layers(meta)
         self._names = [name for index in layers for name in network.names(index)]
-        self._unroll = Unroll(network, config, self._learned, layers, batch, first_order)
+        self._unroll = unrolled(network, config, lite, self._learned, layers, batch, first_order)
         self._total = {name: torch.zeros_like(value) for name, value in meta.learned.items()}
         self.start: Weights = {name: self._unroll.weights[name].detach() for name in self._names}
 
@@ -90,7 +107,7 @@ class _Sweep:
 
     def step(self, weights: Weights, k: int) -> tuple[Weights, Tensor]:
         """The weights after step k, detached, and its benefit (L,) summed over tasks."""
-        taken = self._unroll.step(self._at(_leaves(weights)), self._alpha[k].detach())
+        taken = self._unroll.step(self._at(_leaves(weights)), self._alpha[k].detach(), k)
         return {name: taken.weights[name].detach() for name in self._names}, taken.benefit.sum(0)
 
     def from_query(
@@ -105,7 +122,7 @@ class _Sweep:
     def through_step(self, weights: Weights, k: int, back: Weights) -> tuple[Weights, Weights]:
         """The weights after step k, detached; from d/dw_k+1 to d/dw_k."""
         leaves = _leaves(weights)
-        taken = self._unroll.step(self._at(leaves), self._alpha[k]).weights
+        taken = self._unroll.step(self._at(leaves), self._alpha[k], k).weights
         outputs = [taken[name] for name in self._names]
         found = self._differentiate(outputs, [back[name] for name in self._names], leaves)
         return {name: taken[name].detach() for name in self._names}, found

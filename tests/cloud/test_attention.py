@@ -15,6 +15,7 @@ from edge_adapt.cloud.inner.attention import (
     select,
     slots,
 )
+from edge_adapt.cloud.inner.scores import Pass
 from edge_adapt.edge.cost import Layer, kept_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,12 +114,13 @@ def test_batch_logits_are_averaged_before_softmax_and_samples_stand_alone_on_the
         return e / e.sum(-1, keepdims=True)
 
     attention = Attention(params, ["n.fw"], {"fw": 0.3, "bw": 0.0})
-    batch, kept = attention.gammas({"n.fw": p}, samples)
+    (found,) = attention.logits({"n.fw": p})
+    batch, kept = attention.gammas([Pass(tasks, samples, averages=True).mean(found, axis=1)])
     for t in range(tasks):
         expected = numpy_gamma(softmax(logits[t::tasks].mean(0)), 0.3)
         np.testing.assert_allclose(batch["n.fw"][t].numpy(), expected, rtol=1e-12, atol=1e-12)
         assert (kept["n.fw"][t].numpy() == (expected > 0)).all()
-    device, _ = attention.gammas({"n.fw": p}, None)
+    device, _ = attention.gammas([found])
     for row in range(samples * tasks):
         expected = numpy_gamma(softmax(logits[row]), 0.3)
         np.testing.assert_allclose(device["n.fw"][row].numpy(), expected, rtol=1e-12, atol=1e-12)
@@ -132,14 +134,15 @@ def test_modules_of_different_width_run_together_and_take_caps_and_recorded_sele
         for key in keys
     }
     attention = Attention(params, keys, {"fw": 0.3, "bw": 0.0}, caps={"a.fw": 1, "n.bw": 2})
-    gammas, kept = attention.gammas(inputs, None)
+    logits = attention.logits(inputs)
+    gammas, kept = attention.gammas(logits)
     assert {key: kept[key].sum(-1).tolist() for key in ("a.fw", "a.bw", "n.bw")} == {
         "a.fw": [1, 1], "a.bw": [6, 6], "n.bw": [2, 2],
     }  # fmt: skip
-    again, _ = attention.gammas(inputs, None, recorded=kept)
+    again, _ = attention.gammas(logits, recorded=kept)
     assert all(torch.equal(again[key], gammas[key]) for key in keys)
     flipped = {**kept, "a.fw": ~kept["a.fw"]}
-    assert ((attention.gammas(inputs, None, recorded=flipped)[0]["a.fw"] > 0) == flipped["a.fw"]).all()
+    assert ((attention.gammas(logits, recorded=flipped)[0]["a.fw"] > 0) == flipped["a.fw"]).all()
 
 
 def test_every_layer_but_the_output_has_two_modules():

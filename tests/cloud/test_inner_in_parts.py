@@ -33,9 +33,9 @@ def test_methods_take_the_query_samples_in_groups_and_find_the_same(name, monkey
     sizes = []
     forward = unroll.Unroll._forward
 
-    def watched(self, weights, known, scores=None):
+    def watched(self, weights, known, of, scores=None):
         sizes.append(len(next(iter(known.values()))))
-        return forward(self, weights, known, scores)
+        return forward(self, weights, known, of, scores)
 
     monkeypatch.setattr(unroll.Unroll, "_forward", watched)
     meta = method(network, settings).init(0).to(torch.float64)

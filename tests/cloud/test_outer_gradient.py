@@ -52,8 +52,8 @@ def query_loss(network, config, meta, batch) -> float:
     """Mean over tasks after all inner steps, of which nothing is kept."""
     unroll = Unroll(network, config, meta.learned, range(len(network.layers)), batch, first_order=True)
     weights = unroll.weights
-    for sizes in meta.alpha:
-        weights = {name: value.detach() for name, value in unroll.step(weights, sizes).weights.items()}
+    for k, sizes in enumerate(meta.alpha):
+        weights = {name: value.detach() for name, value in unroll.step(weights, sizes, k).weights.items()}
     return unroll.query(weights)[1]["query_loss"] / len(batch)
 
 
