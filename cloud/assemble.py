@@ -90,10 +90,10 @@ def load_split(data: DataConfig, split: str, spec: Spec | None = None) -> Datase
     if isinstance(spec, ArraySpec):
         raise ConfigError(f"data: {data.name} has images, but the run was trained on arrays")
     if data.name != FOLDER:
-        return load_dataset(data.name, split, data.root, spec)
+        return load_dataset(data.name, split, data.root, spec or data.spec(), data.disk_cache())
     if data.root is None:
         raise ConfigError("data.root: which folder of images? Name it with --data DIR")
-    return load_dataset(data.root, split, spec=spec or data.spec())
+    return load_dataset(data.root, split, spec=spec or data.spec(), cache=data.disk_cache())
 
 
 def training_sampler(config: RunConfig) -> TaskSampler:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from ..edge.errors import UsageError
 from ..edge.inputs import InputSpec
+from ..edge.units import parse_bytes
 from .errors import ConfigError
 from .losses import CROSS_ENTROPY, Loss
 from .models import BACKBONES
@@ -16,15 +18,19 @@ from .models.own import is_import_path
 from .outer import METHODS, MethodConfig
 from .settings import build, to_table
 from .tables import flatten, merge, nest
-from .tasks import describe_datasets, loss_of
+from .tasks import DECODED, CacheConfig, default_folder, describe_datasets, loss_of
 
 FOLDER, ARRAYS = "folder", "arrays"
 SPEC_SETTINGS = ("channels", "size", "mean", "std")
-OWN_SPEC: Mapping[str, tuple[str, ...]] = {FOLDER: SPEC_SETTINGS, ARRAYS: ("mean", "std")}
-"""Which of `SPEC_SETTINGS` may be given for data of the user's own; images need them all."""
+OWN_SPEC: Mapping[str, tuple[str, ...]] = {
+    FOLDER: SPEC_SETTINGS,
+    ARRAYS: ("mean", "std"),
+    **dict.fromkeys(DECODED, ("size",)),
+}
+"""Which of `SPEC_SETTINGS` may be given; images of a folder need them all."""
 BUILT_IN = ("glyphs", "sinusoid")
 """Data sets that no file is read for."""
-NUMBERLESS = ("summary", "recipe", "data.root", "backbone_root")
+NUMBERLESS = ("summary", "recipe", "data.root", "data.cache", "data.cache_size", "backbone_root")
 """Settings that may change between the parts of a resumed run."""
 
 
@@ -37,10 +43,13 @@ class DataConfig:
             the user's own regression tasks, one .npz file each.
         root: the folder itself, or the directory with a named data set's file (none: see `load_dataset`).
         channels: 1 (grey) or 3 (RGB); like `size`, `mean`, `std` only for "folder": named sets bring theirs.
-        size: height and width in pixels.
+        size: height and width in pixels; also of `DECODED` sets, whose images are resized.
         mean: per channel, on the scale value/255; of "arrays" see `load_arrays`.
         std: per channel, on the scale value/255; of "arrays" see `load_arrays`.
         resize: "box" or "bilinear".
+        cache_size: decode images when they are asked for, and keep so much of them on disk, such as "2GB"; none:
+            decode all of them at the start, into memory. Of "folder" and `DECODED` sets.
+        cache: the folder of this disk cache; none: edge-adapt in $XDG_CACHE_HOME or ~/.cache.
     """
 
     name: str
@@ -50,6 +59,8 @@ class DataConfig:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: str = "box"
+    cache_size: str | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         names = known_datasets()
@@ -62,14 +73,32 @@ class DataConfig:
                 raise ConfigError(f"data.{name}: {self.name} brings its own, got {given!r}")
         if self.name in BUILT_IN and self.root is not None:
             raise ConfigError(f"data.root: {self.name} is built in, so {self.root!r} would have no effect")
+        for name in ("cache_size", "cache"):
+            if getattr(self, name) is not None and self.name not in (FOLDER, *DECODED):
+                raise ConfigError(f"data.{name}: images of {self.name} are not decoded, so it would have no effect")
+        if self.cache is not None and self.cache_size is None:
+            raise ConfigError(f"data.cache: {self.cache!r} would have no effect without data.cache_size")
+        self.disk_cache()
         self.spec()
 
-    def spec(self) -> InputSpec | None:
-        """The input spec of a folder's images; None where the data bring theirs."""
-        if self.channels is None or self.size is None or self.mean is None or self.std is None:
+    def disk_cache(self) -> CacheConfig | None:
+        """Where decoded images are kept; None where all are in memory."""
+        if self.cache_size is None:
             return None
         try:
-            return InputSpec(self.channels, self.size, self.size, self.mean, self.std, cast(Any, self.resize))
+            size = parse_bytes(self.cache_size)
+        except UsageError as error:
+            raise ConfigError(f"data.cache_size: {error}") from None
+        return CacheConfig(default_folder() if self.cache is None else Path(self.cache), size)
+
+    def spec(self) -> InputSpec | None:
+        """The input spec that these settings make; None where the data bring theirs."""
+        own = DECODED.get(self.name, self)
+        settings: Any = (own.channels, self.size, self.size, own.mean, own.std, self.resize)
+        if None in settings:
+            return None
+        try:
+            return InputSpec(*settings)
         except UsageError as error:
             raise ConfigError(f"data: {error}") from None
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..tasks import Dataset
+from ..tasks.images import Picked
 from .settings import Pretraining
 
 ASPECTS = (3 / 4, 4 / 3)
@@ -57,8 +58,8 @@ def order_of(learned: Split, seed: int, epoch: int) -> NDArray[np.int64]:
 
 def load(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Preprocessed images float32 (n, C, H, W) and class numbers int64 (n,)."""
-    pixels = np.stack([dataset.classes[number][place] for number, place in rows])
-    return torch.from_numpy(dataset.spec.preprocess(pixels)), torch.from_numpy(rows[:, 0].copy())
+    picked = Picked(dataset.classes, rows[:, 0], rows[:, 1], dataset.spec)
+    return torch.from_numpy(dataset.spec.preprocess(picked.pixels())), torch.from_numpy(rows[:, 0].copy())
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from ...edge.inputs import InputSpec
 from ..errors import ConfigError
 from .images import Images
+from .on_demand import OnDemand
 
 SPLITS = ("train", "val", "test")
 
@@ -46,6 +47,12 @@ class Dataset:
                     f"{self.name} {self.split}, class {name}: expected uint8 images of shape "
                     f"{self.spec.pixel_shape} (input), got {images.dtype} {images.shape[1:]}"
                 )
+
+    @property
+    def kept_at_once(self) -> int | None:
+        """Images that the disk cache holds; None where all are in memory."""
+        caches = [images.cache.slots for images in self.classes if isinstance(images, OnDemand)]
+        return min(caches, default=None)
 
     def __len__(self) -> int:
         return len(self.classes)

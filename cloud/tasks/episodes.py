@@ -183,6 +183,12 @@ def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int) -> 
             f"shots + queries: {shots} + {queries} asked for, but class {dataset.class_names[smallest]} "
             f"of {where} has {len(dataset.classes[smallest])} samples"
         )
+    kept = dataset.kept_at_once
+    if kept is not None and ways * shots > kept:
+        raise ConfigError(
+            f"data.cache_size: the cache holds {kept} images of {where}, but a task's support set has "
+            f"{ways} x {shots} = {ways * shots}; make it larger"
+        )
 
 
 def _check_training(dataset: Dataset, ways: int, rotations: bool, augmentation: float) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...edge.errors import SupportError
 from ...edge.inputs import InputSpec, class_files, read_files
 from ..errors import ConfigError
 from .dataset import SPLITS, Dataset
+from .disk_cache import CacheConfig
+from .images import Images
+from .on_demand import from_files
 
 VALIDATION_SHARE = 0.15
 TEST_SHARE = 0.15
 
 
-def load_folder(folder: Path, split: str, spec: InputSpec) -> Dataset:
+def load_folder(folder: Path, split: str, spec: InputSpec, cache: CacheConfig | None = None) -> Dataset:
     """Read one split of a folder, converting images to the spec exactly as the device does.
+
+    With a cache only the headers are read now, of images that are not in it yet.
 
     Without train/, val/ and test/ the classes are shared out by the order of their names' sha256: 15 % val,
     15 % test (at least one each), the rest train.
@@ -28,7 +30,11 @@ def load_folder(folder: Path, split: str, spec: InputSpec) -> Dataset:
     """
     try:
         chosen = _class_files_of(folder, split)
-        classes = tuple(_read(files, spec) for files in chosen.values())
+        kept = None if cache is None else cache.open(spec.pixel_shape)
+        classes: tuple[Images, ...] = tuple(
+            read_files(files, spec)[0] if kept is None else from_files(files, spec, kept)
+            for files in chosen.values()
+        )
     except SupportError as error:
         raise ConfigError(f"dataset: {error}") from None
     return Dataset(str(folder), split, classes, tuple(chosen), spec)
@@ -55,6 +61,3 @@ def split_names(names: list[str], folder: Path, what: str = "classes") -> dict[s
     parts = {"val": shuffled[:val], "test": shuffled[val : val + test], "train": shuffled[val + test :]}
     return {split: sorted(part) for split, part in parts.items()}
 
-
-def _read(files: list[Path], spec: InputSpec) -> NDArray[np.uint8]:
-    return read_files(files, spec)[0]

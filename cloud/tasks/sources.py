@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -11,8 +11,9 @@ from pathlib import Path
 from ...edge.inputs import ArraySpec, InputSpec
 from ..errors import ConfigError
 from ..losses import CROSS_ENTROPY, SQUARED_ERROR, Loss
-from . import arrays, glyphs, miniimagenet, omniglot, sinusoid
+from . import arrays, caltech101, glyphs, miniimagenet, omniglot, packed, sinusoid
 from .dataset import SPLITS, Dataset
+from .disk_cache import CacheConfig
 from .folder import load_folder
 from .functions import Functions
 
@@ -25,30 +26,47 @@ DATA_VARIABLE = "EDGE_ADAPT_DATA"
 
 @dataclass(frozen=True)
 class _Source:
-    """A named data set: one line about it, its default spec, and how to load a split."""
+    """A named data set.
+
+    Attributes:
+        line: about it.
+        spec: its own.
+        load: a split, from a folder, for a spec, through a cache.
+        decoded: whether its images are files to decode, which may have any size and lie in a cache.
+    """
 
     line: str
     spec: InputSpec
-    load: Callable[[str, Path, InputSpec], Dataset]
+    load: Callable[[str, Path, InputSpec, CacheConfig | None], Dataset]
+    decoded: bool = False
 
 
 _SOURCES = {
     "glyphs": _Source(
         "characters of the DejaVu fonts, distorted; split by script; 28x28 grey; built in, no download",
         glyphs.SPEC,
-        lambda split, _folder, spec: replace(glyphs.load_glyphs(split), spec=spec),
+        lambda split, _folder, spec, _cache: replace(glyphs.load_glyphs(split), spec=spec),
     ),
     "omniglot": _Source(
         f"1623 handwritten characters, 20 drawings each; 28x28 grey; needs {omniglot.FILE_NAME}",
         omniglot.SPEC,
-        omniglot.load_omniglot,
+        lambda split, folder, spec, _cache: omniglot.load_omniglot(split, folder, spec),
     ),
-    "miniimagenet": _Source(
+    miniimagenet.NAME: _Source(
         "100 classes of ImageNet, 600 photographs each; 84x84 RGB; needs miniimagenet84_*.npz",
-        miniimagenet.SPEC,
+        packed.SPEC,
         miniimagenet.load_miniimagenet,
+        decoded=True,
+    ),
+    caltech101.NAME: _Source(
+        f"90 classes unlike those of miniimagenet, for tests alone; 84x84 RGB; needs {caltech101.FILE_NAME}",
+        packed.SPEC,
+        caltech101.load_caltech101,
+        decoded=True,
     ),
 }
+DECODED: Mapping[str, InputSpec] = {name: source.spec for name, source in _SOURCES.items() if source.decoded}
+"""Named data sets whose images may have any size and lie in a cache, with the spec that they bring."""
 
 
 def load_dataset(
@@ -56,16 +74,20 @@ def load_dataset(
     split: str,
     data_dir: str | PathLike[str] | None = None,
     spec: InputSpec | None = None,
+    cache: CacheConfig | None = None,
 ) -> Dataset:
     """Load one split of a data set.
 
     Args:
-        name_or_path: "glyphs", "omniglot", "miniimagenet", or a folder with one sub-folder of images per class
-            (optionally below train/, val/ and test/).
+        name_or_path: "glyphs", "omniglot", "miniimagenet", "caltech101", or a folder with one sub-folder of images
+            per class (optionally below train/, val/ and test/).
         split: "train", "val" or "test".
-        data_dir: where omniglot28.npz or miniimagenet84_*.npz lie; the environment variable EDGE_ADAPT_DATA, or
+        data_dir: where the .npz files of a named data set lie; the environment variable EDGE_ADAPT_DATA, or
             the working directory, when None.
-        spec: shape and preprocessing; required for a folder, and must fit the images of a named data set.
+        spec: shape and preprocessing; required for a folder, and must fit the images of a named data set, but for
+            those of `DECODED`, whose images are resized.
+        cache: decode images when they are asked for, and keep them there; None: decode all now. Data sets that
+            are not decoded have no use for it.
 
     Raises:
         ConfigError: unknown name, missing file, a spec that does not fit.
@@ -75,12 +97,12 @@ def load_dataset(
     source = _SOURCES.get(name_or_path)
     if source is not None:
         folder = Path(data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE, "."))
-        return source.load(split, folder, spec or source.spec)
+        return source.load(split, folder, spec or source.spec, cache)
     if not Path(name_or_path).is_dir():
         raise ConfigError(f"dataset: {name_or_path!r} is neither a folder nor one of {', '.join(_SOURCES)}")
     if spec is None:
         raise ConfigError(f"dataset: the folder {name_or_path} needs an input spec (size and channels)")
-    return load_folder(Path(name_or_path), split, spec)
+    return load_folder(Path(name_or_path), split, spec, cache)
 
 
 def load_functions(

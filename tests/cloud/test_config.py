@@ -50,7 +50,7 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
         (
             "data.name",
             "mnist",
-            r"data\.name must be one of glyphs, omniglot, miniimagenet, folder, sinusoid, arrays, got 'mnist'",
+            r"data\.name must be one of glyphs, .*, miniimagenet, caltech101, folder, sinusoid, arrays, got 'mnist'",
         ),
         ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
         ("task.ways", 1, r"task\.ways must be at least 2, got 1"),
@@ -88,6 +88,33 @@ def test_a_folder_needs_channels_size_mean_and_std() -> None:
     spec = DataConfig("folder", channels=1, size=20, mean=(0.5,), std=(0.25,), resize="bilinear").spec()
     assert spec is not None
     assert (spec.shape, spec.resize) == ((1, 20, 20), "bilinear")
+
+
+def test_packed_images_may_have_another_size_and_a_disk_cache() -> None:
+    assert DataConfig("miniimagenet").spec() is None
+    spec = DataConfig("miniimagenet", size=224, resize="bilinear").spec()
+    assert spec is not None
+    assert (spec.shape, spec.mean[0], spec.resize) == ((3, 224, 224), 0.485, "bilinear")
+    cache = DataConfig("caltech101", cache_size="2GB", cache="here").disk_cache()
+    assert cache is not None
+    assert (cache.folder.name, cache.size_bytes) == ("here", 2 * 10**9)
+    assert DataConfig("miniimagenet").disk_cache() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "glyphs", "cache_size": "2GB"}, r"data\.cache_size: images of glyphs are not decoded"),
+        ({"name": "omniglot", "size": 84}, r"data\.size: omniglot brings its own, got 84"),
+        ({"name": "miniimagenet", "mean": [0.5]}, r"data\.mean: miniimagenet brings its own"),
+        ({"name": "miniimagenet", "cache_size": "2 gigs"}, r"data\.cache_size: size '2 gigs' is not understood"),
+        ({"name": "miniimagenet", "cache": "here"}, r"data\.cache: 'here' would have no effect without"),
+        ({"name": "miniimagenet", "size": -1}, r"data: input\.height: expected a positive integer, got -1"),
+    ],
+)
+def test_a_cache_or_size_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_table({"data": settings})
 
 
 def test_arrays_may_bring_mean_and_std_and_regressions_neither_turn_nor_move_samples() -> None:
