@@ -6,15 +6,12 @@ python benchmarks/cloud_tables.py --check   fails if the page says something els
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "methods.md"
+from pages import ROOT, Tables, rewrite_or_check
+
+RESULTS = ROOT / "benchmarks" / "results"
 OURS, OTHERS = "edge-adapt", ("higher", "torchopt")
 COLUMNS = ((28, 1), (28, 20), (28, 50), (84, 5))
 RATES = ("tasks_per_second", "tasks_per_cpu_second")
@@ -23,20 +20,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Rewrite or check the page."""
-    parser = argparse.ArgumentParser(description="The tables of docs/methods.md.")
-    parser.add_argument("--check", action="store_true", help="do not write, fail if the page differs")
-    check: bool = parser.parse_args().check
-    page = wanted = PAGE.read_text()
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-        before, _, rest = wanted.partition(begin)
-        _, _, after = rest.partition(end)
-        rows = json.loads((ROOT / "benchmarks" / "results" / f"cloud_{name}.json").read_text())
-        wanted = before + begin + table(rows) + end + after
-    if check and wanted != page:
-        sys.exit("docs/methods.md is not what benchmarks/cloud_tables.py writes; run it without --check")
-    if not check:
-        PAGE.write_text(wanted)
+    rewrite_or_check("The tables of docs/methods.md.", {"docs/methods.md": TABLES})
 
 
 def throughput(rows: list[Row]) -> str:
@@ -83,8 +67,15 @@ def _measured(rows: list[Row]) -> str:
     return f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}."
 
 
-TABLES: dict[str, Callable[[list[Row]], str]] = {"throughput": throughput, "memory": memory}
-"""Name in the page's markers, and of the results file -> what stands between them."""
+def _rows(name: str) -> list[Row]:
+    rows: list[Row] = json.loads((RESULTS / name).read_text())
+    return rows
+
+
+TABLES: Tables = {
+    "throughput": lambda: throughput(_rows("cloud_throughput.json")),
+    "memory": lambda: memory(_rows("cloud_memory.json")),
+}
 
 if __name__ == "__main__":
     main()

@@ -1,14 +1,10 @@
 """Dense MAML on 4Conv at 84x84, batch 1: our plan beside the p-Meta paper's cost model, term by term.
 
-python benchmarks/cost_model.py           prints the table and rewrites it in docs/memory.md
+python benchmarks/cost_model.py           rewrites the table in docs/memory.md
 python benchmarks/cost_model.py --check   fails if docs/memory.md says something else
 """
 
 from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
 
 import numpy as np
 from edge_adapt.cloud.inner.network import Network
@@ -20,28 +16,17 @@ from edge_adapt.edge.plan import Plan, search_plan
 from edge_adapt.edge.plan.space import Fixed
 from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.source import Source
+from pages import rewrite_or_check
 
 PLAIN = Fixed(1, "accumulate", "dense", saved_bits=32, recompute=False, tiling="maps")
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
-BEGIN, END = "<!-- cost model: begin -->\n", "<!-- cost model: end -->\n"
 SIZE, CHANNELS, WAYS = 84, 3, 5
 
 
 def main() -> None:
-    """Print the table; put it into the docs or compare it with what stands there."""
-    parser = argparse.ArgumentParser(description="Plan and published cost model side by side.")
-    parser.add_argument("--check", action="store_true", help="do not write, fail if the docs differ")
-    check: bool = parser.parse_args().check
-    table = render()
-    print(table, end="")
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    wanted = before + BEGIN + table + END + after
-    if check and wanted != page:
-        sys.exit("docs/memory.md is not what benchmarks/cost_model.py prints; run it without --check")
-    if not check:
-        PAGE.write_text(wanted)
+    """Put the table into the docs or compare it with what stands there."""
+    rewrite_or_check(
+        "Plan and published cost model side by side.", {"docs/memory.md": {"cost model": render}}
+    )
 
 
 def render() -> str:

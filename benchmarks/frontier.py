@@ -24,9 +24,8 @@ from edge_adapt.edge.plan.space import Fixed, space_of
 from edge_adapt.edge.planning import target_of
 from edge_adapt.export.adaptation import adaptation
 from edge_adapt.export.source import Source
+from pages import ROOT, rewrite
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-BEGIN, END = "<!-- frontier: begin -->\n", "<!-- frontier: end -->\n"
 SHAPE, WAYS, SAMPLES, STEPS = (3, 84, 84), 5, 25, 5
 
 
@@ -39,10 +38,8 @@ def main() -> None:
     table = render(plans)
     print(table, end="")
     if not only:
-        page = DOCS / "memory.md"
-        before, _, rest = page.read_text().partition(BEGIN)
-        page.write_text(before + BEGIN + table + END + rest.partition(END)[2])
-        draw_frontier(plans, DOCS / "pictures" / "frontier.png")
+        rewrite("docs/memory.md", {"frontier": table})
+        draw_frontier(plans, ROOT / "docs" / "pictures" / "frontier.png")
 
 
 def conv4_frontier() -> list[Plan]:

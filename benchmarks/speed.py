@@ -6,16 +6,12 @@ python benchmarks/speed.py --check   fails if the page says something else than 
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "speed.md"
-BEGIN, END = "<!-- speed: begin -->\n", "<!-- speed: end -->\n"
+from pages import ROOT, rewrite_or_check
+
 OURS, THEIRS = "native", "ort-training"
 OTHERS = ("onnxruntime", "torch")
 Row = dict[str, Any]
@@ -23,18 +19,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Rewrite or check the page."""
-    parser = argparse.ArgumentParser(description="The tables of docs/speed.md.")
-    parser.add_argument("--check", action="store_true", help="do not write, fail if the page differs")
-    check: bool = parser.parse_args().check
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    rows = json.loads((ROOT / "benchmarks" / "results" / "edge.json").read_text())
-    wanted = before + BEGIN + tables(rows) + END + after
-    if check and wanted != page:
-        sys.exit("docs/speed.md is not what benchmarks/speed.py writes; run it without --check")
-    if not check:
-        PAGE.write_text(wanted)
+    rewrite_or_check("The tables of docs/speed.md.", {"docs/speed.md": {"speed": lambda: tables(_rows())}})
 
 
 def tables(rows: list[Row]) -> str:
@@ -61,6 +46,11 @@ def tables(rows: list[Row]) -> str:
     machine = rows[0]["machine"]
     measured = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}."
     return "\n".join([*time, "", *memory, "", measured, ""])
+
+
+def _rows() -> list[Row]:
+    rows: list[Row] = json.loads((ROOT / "benchmarks" / "results" / "edge.json").read_text())
+    return rows
 
 
 def _full(groups: dict[tuple[str, int], dict[str, Row]]) -> Iterator[dict[str, Row]]:

@@ -6,35 +6,19 @@ python benchmarks/tables.py --check   fails if they say something else than the 
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from accuracy_tables import methods_table, pareto_tables
+from pages import ROOT, Tables, rewrite_or_check
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MASKS = ROOT / "benchmarks" / "masks"
 
 
 def main() -> None:
     """Rewrite or check every page."""
-    parser = argparse.ArgumentParser(description="Tables from benchmarks/results.")
-    parser.add_argument("--check", action="store_true", help="do not write, fail if a page differs")
-    check: bool = parser.parse_args().check
-    for page, tables in PAGES.items():
-        text = wanted = (ROOT / page).read_text()
-        for name, table in tables.items():
-            begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-            before, _, rest = wanted.partition(begin)
-            _, _, after = rest.partition(end)
-            wanted = before + begin + table() + end + after
-        if check and wanted != text:
-            sys.exit(f"{page} is not what benchmarks/tables.py writes; run it without --check")
-        if not check:
-            (ROOT / page).write_text(wanted)
+    rewrite_or_check("Tables from benchmarks/results.", PAGES)
 
 
 def omniglot_table() -> str:
@@ -151,7 +135,7 @@ def _accuracy(row: dict[str, Any]) -> str:
     return f"{row['accuracy']:.1%} ± {row['ci95']:.1%}"
 
 
-PAGES = {
+PAGES: dict[str, Tables] = {
     "README.md": {"results": omniglot_table},
     "docs/results.md": {
         "results": omniglot_table,
@@ -161,7 +145,6 @@ PAGES = {
     },
     "docs/ablations.md": {"norms": norms_table, "accumulation": accumulation_table},
 }
-"""Page -> name in the page's markers -> what stands between them."""
 
 if __name__ == "__main__":
     main()

@@ -21,10 +21,9 @@ from edge_adapt.cloud.models import BACKBONES, build_backbone
 from edge_adapt.edge import Bundle
 from edge_adapt.edge.plan import search_plan
 from edge_adapt.export import export_bundle
+from pages import rewrite
 from torch.utils.flop_counter import FlopCounterMode
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
-BEGIN, END = "<!-- zoo: begin -->\n", "<!-- zoo: end -->\n"
 OUTPUTS, SAMPLES = 10, 25
 
 
@@ -70,8 +69,7 @@ def main() -> None:
         return
     print(render(rows), end="")
     if len(rows) == len(BACKBONES):
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + render(rows) + END + rest.partition(END)[2])
+        rewrite("docs/zoo.md", {"zoo": render(rows)})
 
 
 def measure(name: str) -> Row:
