@@ -9,8 +9,13 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-PAGE = "Before.\n<!-- one: begin -->\nold\n<!-- one: end -->\nBetween.\n<!-- two: begin -->\n<!-- two: end -->\nAfter.\n"
-NEW = "Before.\n<!-- one: begin -->\n1\n<!-- one: end -->\nBetween.\n<!-- two: begin -->\n2\n<!-- two: end -->\nAfter.\n"
+PARTS = (
+    "Before.\n<!-- one: begin -->\n",
+    "<!-- one: end -->\nBetween.\n<!-- two: begin -->\n",
+    "<!-- two: end -->\nAfter.\n",
+)
+PAGE = PARTS[0] + "old\n" + PARTS[1] + PARTS[2]
+NEW = PARTS[0] + "1\n" + PARTS[1] + "2\n" + PARTS[2]
 TABLES = {"one": lambda: "1\n", "two": lambda: "2\n"}
 
 
