@@ -57,6 +57,8 @@ class Loss:
 
     def learned_tensors(self, program: Program) -> dict[str, str]:
         """Return the program's tensor for every name in `learned`."""
+        if not self.learned:
+            return {}
         read = loss_operation(program).inputs
         tensors = (name for name in read if name and program.tensors[name].role == "param")
         return dict(zip(self.learned, tensors, strict=True))

@@ -12,8 +12,8 @@ from ..inputs import Spec, spec_from_json
 from ..losses import LOSSES
 
 FORMAT = 1
-KINDS = ("gradient",)
-LAYER_KINDS = ("conv", "fc", "norm", "affine", "slope", "log-std")
+GRADIENT, PROTOTYPES, CNAPS, SIMPLE_CNAPS = KINDS = ("gradient", "prototypes", "cnaps", "simple-cnaps")
+LAYER_KINDS = ("conv", "fc", "norm", "affine", "slope", "log-std", "film", "mahalanobis")
 REQUIRED_FILES = ("program.json", "weights.safetensors")
 
 
@@ -45,12 +45,12 @@ class Manifest:
     """A bundle's manifest; the fields are those of docs/bundle.md.
 
     Attributes:
-        kind: how the bundle adapts, "gradient".
+        kind: how the bundle adapts, one of `KINDS`: by gradient steps, or by forward passes.
         name: of the model, for people.
         loss: name of the loss, one of `LOSSES`.
         input: kind, shape and exact preprocessing of a sample.
         classes: outputs of the head (the last axis of what the model returns), whatever the loss.
-        steps: K, the gradient steps the step sizes were learned for.
+        steps: K, the gradient steps the step sizes were learned for; 1 where there are none.
         samples: meta-training support size, the default of `plan --samples`.
         layers: the layer table, in forward order.
         files: sha256 of every other file, by path relative to the bundle.

@@ -11,7 +11,8 @@ from ..plan.plan import Plan, arena_layout
 from ..program import Program
 from .arena import Arena
 from .base import NO_HOOKS, Adaptation, Hooks, Samples, Support, Weights
-from .binding import Backend, Place
+from .binding import Backend
+from .forward import forward
 from .loop import check_support, run_steps
 from .running import Run
 
@@ -23,6 +24,7 @@ class PlannedEngine:
         name: of the engine.
         plans: true.
         target: what plans for this engine are made for.
+        backend: what binds step programs.
     """
 
     plans = True
@@ -30,7 +32,7 @@ class PlannedEngine:
     def __init__(self, name: str, target: Target, backend: Backend) -> None:
         self.name = name
         self.target = target
-        self._backend = backend
+        self.backend = backend
 
     def adapt(
         self,
@@ -42,15 +44,16 @@ class PlannedEngine:
         hooks: Hooks = NO_HOOKS,
     ) -> Adaptation:
         """See `Engine.adapt`; raises UsageError for a plan that was made for another engine."""
-        self._check_plan(plan)
+        self.check_plan(plan)
         check_support(program, plan, support)
-        run = Run(program, plan, weights, support, hooks, self._backend)
+        run = Run(program, plan, weights, support, hooks, self.backend)
         try:
             return run_steps(run, plan, start_step, hooks)
         finally:
             run.release()
 
-    def _check_plan(self, plan: Plan) -> None:
+    def check_plan(self, plan: Plan) -> None:
+        """Raise UsageError for a plan that was made for another engine."""
         wanted, found = (self.target.name, self.target.threads), (plan.engine, plan.threads)
         if wanted != found:
             raise UsageError(
@@ -62,18 +65,11 @@ class PlannedEngine:
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        forward = lower_predict(program, micro_batch, self.target).programs[0]
-        offsets, arena_bytes = arena_layout(forward)
+        lowered = lower_predict(program, micro_batch, self.target).programs[0]
+        offsets, arena_bytes = arena_layout(lowered)
         arena = Arena(arena_bytes)
         outputs = program.tensors[program.outputs["logits"]]
         logits = np.empty(outputs.concrete(len(samples)), np.float32)
-        bound = None
-        for start in range(0, len(samples), micro_batch):
-            count = min(micro_batch, len(samples) - start)
-            if bound is None or count < micro_batch:
-                bound = self._backend.bind(forward, Place(offsets, arena, 0, count, weights.mapped))
-            if bound.images is not None:
-                samples.fill(start, bound.images)
-            bound.run("body", 0, None)
-            logits[start : start + count] = bound.outputs["logits"]
+        for start, found in forward(self.backend, lowered, offsets, arena, weights, samples):
+            logits[start : start + len(found)] = found
         return logits

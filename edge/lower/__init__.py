@@ -1,7 +1,7 @@
 """Lowering: from the program and a choice of layers to flat step programs with buffers and lifetimes."""
 
 from .choice import Choice
-from .lowering import lower, lower_predict
+from .lowering import lower, lower_forward, lower_predict
 from .table import Buffer, Lowered, Segment, Slices, Step, StepProgram, Value
 from .target import REFERENCE, Target
 
@@ -17,5 +17,6 @@ __all__ = [
     "Target",
     "Value",
     "lower",
+    "lower_forward",
     "lower_predict",
 ]

@@ -10,7 +10,7 @@ from ..program import Program
 from .cached_suffix import split
 from .choice import CACHED_SUFFIX, FLOAT_BITS, LEAN, Choice
 from .early_updates import with_early_updates
-from .order import PARAMETER_GRADIENTS, Ordered, prediction_order, training_order
+from .order import PARAMETER_GRADIENTS, Ordered, forward_order, training_order
 from .outline import Mask, Outline
 from .quantise import with_packed_caches, with_packed_maps
 from .recompute import with_recomputation
@@ -78,11 +78,18 @@ def _with_prefix(
 
 def lower_predict(program: Program, micro_batch: int, target: Target = REFERENCE) -> Lowered:
     """Lower the forward pass to `logits`."""
-    ordered = prediction_order(program)
-    outputs = {"logits": program.outputs["logits"]}
+    return lower_forward(program, "logits", micro_batch, target)
+
+
+def lower_forward(
+    program: Program, output: str, micro_batch: int, target: Target = REFERENCE, tiling: str = LEAN
+) -> Lowered:
+    """Lower the forward pass to one of the program's outputs, named as in `program.outputs`."""
+    ordered = forward_order(program, output)
+    outputs = {output: program.outputs[output]}
     mask = (False,) * len(program.layers)
     forward = Outline(mask, ordered, program.tensors, program.inputs["images"], (), outputs)
-    choice = Choice(micro_batch, tiling=LEAN)
+    choice = Choice(micro_batch, tiling=tiling)
     return Lowered((size(forward, micro_batch, micro_batch, choice, target),), (0,), micro_batch, choice)
 
 

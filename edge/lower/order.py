@@ -48,10 +48,10 @@ def training_order(program: Program, updated: Collection[str]) -> Ordered:
     return Ordered(tuple(ordered), tuple(updates), last_loss + 1)
 
 
-def prediction_order(program: Program) -> Ordered:
-    """Return the operations from images to logits."""
-    logits = program.outputs["logits"]
-    ops = drop_unread(_live(program, [logits]), {logits})
+def forward_order(program: Program, output: str) -> Ordered:
+    """Return the operations from the program's samples to one of its outputs, named as in `program.outputs`."""
+    name = program.outputs[output]
+    ops = drop_unread(_live(program, [name]), {name})
     return Ordered(tuple(ops), (), len(ops))
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..errors import BudgetError
 from .candidate import Budgets
+from .fitting import Fitting
 from .plan import Plan
-from .search import Search
 
 
-def frontier(search: Search, budgets: Budgets) -> list[Plan]:
+def frontier(search: Fitting[Any], budgets: Budgets) -> list[Plan]:
     """Return one plan for every budget that gives another one, the roomiest first.
 
     Args:

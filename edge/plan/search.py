@@ -11,17 +11,17 @@ candidates in `Search.decisive` fits, so that the smallest budget that would do 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import BudgetError, UsageError
+from ..errors import UsageError
 from ..lower import REFERENCE, Choice, Target
 from ..lower.lowering import distinct, outline
 from ..program import Program
-from ..units import format_bytes
-from .candidate import Budgets, Candidate, Caps, Family, Request, Size
+from .candidate import Budgets, Candidate, Caps, Family, Request
+from .fitting import Fitting
 from .freezing import Level, Mask, Worth, levels, unfrozen
 from .plan import Plan
 from .space import CAP_CUTS, Fixed, Space, space_of
@@ -114,10 +114,11 @@ def updated_layers(program: Program, alpha: NDArray[Any], steps: int) -> tuple[M
     return tuple(tuple(bool(row[layer.index] != 0) for layer in program.layers) for row in rows)
 
 
-class Search:
+class Search(Fitting[Candidate]):
     """Finds plans of one request; several budgets share what it has worked out."""
 
     def __init__(self, request: Request, space: Space) -> None:
+        super().__init__()
         self._request = request
         self._space = space
         self._levels = [
@@ -126,41 +127,14 @@ class Search:
         ]
         self._caps: dict[int, list[dict[str, int]]] = {}
         self._families: dict[tuple[int, float, Choice], list[Candidate]] = {}
-        self._sizes: dict[Candidate, Size] = {}
-        self._last: tuple[Candidate, Plan] | None = None
 
-    def plan(self, budgets: Budgets) -> Plan:
-        """Return the best plan within the budgets.
-
-        Raises:
-            BudgetError: nothing fits; names the smallest budget that would.
-        """
+    def best(self, budgets: Budgets) -> Candidate | None:
+        """See `Fitting.best`."""
         found = self._within(0, budgets)
-        if found is None and budgets.bounded:
-            found = self._frozen(budgets)
-        if found is None:
-            raise self._refusal(budgets)
-        return self._plan_of(found)
-
-    def _fits(self, one: Candidate, budgets: Budgets) -> bool:
-        """Whether a candidate is within both budgets; places nothing where the lower bounds tell already."""
-        return not budgets.bounded or (budgets.allow(one.least) and budgets.allow(self._size(one)))
+        return self._frozen(budgets) if found is None and budgets.bounded else found
 
     def _any_fits(self, candidates: Iterator[Candidate], budgets: Budgets) -> bool:
-        return any(self._fits(one, budgets) for one in candidates)
-
-    def _size(self, one: Candidate) -> Size:
-        """Return what a candidate's plan takes."""
-        if one not in self._sizes:
-            plan = self._plan_of(one)
-            self._sizes[one] = Size(plan.planned_peak_bytes, plan.dynamic_bytes)
-        return self._sizes[one]
-
-    def _plan_of(self, one: Candidate) -> Plan:
-        """Return a candidate's plan; the last one is kept."""
-        if self._last is None or self._last[0] is not one:
-            self._last = (one, one.plan())
-        return self._last[1]
+        return any(self.fits(one, budgets) for one in candidates)
 
     def _within(self, level: int, budgets: Budgets) -> Candidate | None:
         """Return the best candidate that freezes just the layers of a level."""
@@ -191,14 +165,10 @@ class Search:
         """Return the candidate of a group that is predicted to be fastest."""
         choices = self._space.families(bits, self._storages(level, cut))
         every = [one for choice in choices for one in self._candidates(level, cut, choice)]
-        if not budgets.bounded:
-            return min(every, key=lambda one: one.seconds)
-        may_fit = [one for one in every if budgets.allow(one.least)]
-        ranked = sorted(may_fit, key=lambda one: (one.seconds, one.least.peak))
-        return next((one for one in ranked if self._fits(one, budgets)), None)
+        return self.fastest(every, budgets)
 
     def decisive(self) -> Iterator[Candidate]:
-        """Yield the candidates of which one must fit for a plan to be found."""
+        """See `Fitting.decisive`."""
         for bits in self._space.bits():
             yield from self._leanest(0, 0.0, bits)
         for cut in self._cuts(0)[1:]:
@@ -244,36 +214,6 @@ class Search:
         if level not in self._caps:
             self._caps[level] = stored_caps(self._request.program, self._levels[level])
         return self._caps[level]
-
-    def _refusal(self, budgets: Budgets) -> BudgetError:
-        """Return the error that names the smallest budget that would do."""
-        every = list(self.decisive())
-        in_arena = every
-        if budgets.dynamic is not None:
-            in_arena = [one for one in every if self._fits(one, Budgets(dynamic=budgets.dynamic))]
-        if in_arena:
-            what, budget = "memory", budgets.memory
-            smallest = self._smallest(in_arena, lambda size: size.peak)
-        else:
-            what, budget = "dynamic", budgets.dynamic
-            smallest = self._smallest(every, lambda size: size.dynamic)
-        return BudgetError(
-            f"no plan fits a {what} budget of {budget} bytes ({format_bytes(budget or 0)}): the smallest feasible"
-            f" is {smallest} bytes ({format_bytes(smallest)}); raise the budget or plan fewer samples",
-            smallest,
-        )
-
-    def _smallest(self, candidates: Sequence[Candidate], figure: Callable[[Size], int]) -> int:
-        """Return the smallest figure of any plan; places only candidates whose lower bound is smaller still."""
-        best: int | None = None
-        for one in sorted(candidates, key=lambda one: figure(one.least)):
-            least = figure(one.least)
-            if best is not None and least >= best:
-                break
-            needed = max(least, figure(self._size(one)))
-            best = needed if best is None else min(best, needed)
-        assert best is not None
-        return best
 
 
 def stored_caps(program: Program, level: Level) -> list[dict[str, int]]:
