@@ -81,7 +81,7 @@ def film_parameters(values: Tensor, names: Sequence[str], sizes: Sequence[int]) 
 
 def neutral(sizes: Sequence[int]) -> Tensor:
     """The vector (F,) of films that change nothing: scales 1, shifts 0."""
-    return torch.cat([torch.full((size,), value) for size in sizes for value in (1.0, 0.0)])
+    return torch.tensor([value for size in sizes for value in (1.0, 0.0) for _ in range(size)])
 
 
 def _ends(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -42,7 +42,8 @@ class FilmGenerator(nn.Module):
 class HeadGenerator(nn.Module):
     """A linear classifier from class means, each class on its own: a straight path beside three linear layers.
 
-    Training starts at weights mean / sqrt(D) and biases 0.
+    Training starts at weights mean / sqrt(D) and biases 0. Nothing is added to all classes alike: the softmax would
+    not see it.
 
     Args:
         features: D.
@@ -50,14 +51,12 @@ class HeadGenerator(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.straight = nn.Linear(features, features + 1)
+        self.straight = nn.Linear(features, features + 1, bias=False)
         self.first = nn.Linear(features, features)
         self.second = nn.Linear(features, features)
-        self.out = nn.Linear(features, features + 1)
+        self.out = nn.Linear(features, features + 1, bias=False)
         self.relu = nn.ReLU()
         nn.init.normal_(self.out.weight, std=START)
-        nn.init.zeros_(self.out.bias)
-        nn.init.zeros_(self.straight.bias)
         with torch.no_grad():
             self.straight.weight.copy_(torch.eye(features + 1, features) / math.sqrt(features))
 
