@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 from edge_adapt.cloud.inner.base import MethodConfig
 from edge_adapt.cloud.inner.network import Network
+from edge_adapt.cloud.lite import LiteConfig
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS, Batch, Meta, Method
 from torch.profiler import ProfilerActivity, profile
@@ -43,6 +45,17 @@ def peak(name: str, steps: int, **settings: bool) -> int:
     return highest(method, meta, batch)
 
 
+@cache
+def peak_with_lite(samples: int, lite: LiteConfig) -> int:
+    """Second-order MAML with three steps on the small network, one task of `samples` support samples."""
+    config = MethodConfig(inner_steps=3, inner_step_size=0.01)
+    method = METHODS["maml"](small_network(), config, lite=lite)
+    batch = replace(random_batch(tasks=1, samples=samples, queries=30), keys=((0, 0),))
+    meta = method.init(0).to(torch.float64)
+    method.meta_gradient(meta, batch, 0.0)
+    return highest(method, meta, batch)
+
+
 def peak_at_84_pixels(name: str) -> int:
     """4Conv, RGB, 5-way 1-shot with one query sample of each class, K = 5, float32."""
     network = Network(build_backbone("conv4", (3, 84, 84), 5, seed=0), (3, 84, 84))
@@ -59,6 +72,15 @@ def test_the_meter_sees_second_order_memory_grow_with_the_steps() -> None:
 @pytest.mark.parametrize("name", FLAT)
 def test_fifty_steps_take_no_more_memory_than_one(name: str) -> None:
     assert peak(name, 50, **FLAT[name]) <= 1.1 * peak(name, 1, **FLAT[name])
+
+
+def test_with_lite_memory_hardly_grows_with_the_support_set():
+    part = LiteConfig(h=8, chunk=10)
+    assert peak_with_lite(200, part) <= 1.2 * peak_with_lite(50, part)
+    assert peak_with_lite(200, LiteConfig()) > 3 * peak_with_lite(50, LiteConfig()), (
+        "the exact gradient's does"
+    )
+    assert peak_with_lite(200, part) <= peak_with_lite(200, LiteConfig()) / 8
 
 
 def test_every_method_but_those_that_differentiate_through_the_steps_is_flat() -> None:
