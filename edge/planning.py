@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .bundle import BundleFiles
 from .cost import WORD_BYTES
 from .engines import Engine
 from .engines.planned import PlannedEngine
-from .inputs import SupportSet
+from .inputs import AnySupport
 from .lower import REFERENCE, Target
 from .plan import Plan
 from .plan.candidate import Budgets
 from .plan.candidate import Request as Planning
+from .plan.fitting import Fitting
 from .plan.freezing import Worth
 from .plan.frontier import frontier
 from .plan.search import Search, planning_request
 from .plan.space import Fixed, space_of
+from .stream.passes import Passes
+from .stream.search import StreamSearch
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def target_of(engine: Engine) -> Target:
 
 
 def make_plan(
-    files: BundleFiles, request: Request, target: Target, support: SupportSet | None = None
+    files: BundleFiles, request: Request, target: Target, support: AnySupport | None = None
 ) -> Plan:
     """Plan within the request's budgets; with a support set, for the bytes its samples and decodes take.
 
@@ -52,18 +56,27 @@ def make_frontier(files: BundleFiles, request: Request, target: Target) -> list[
     return frontier(search, Budgets(request.memory_budget, request.dynamic_budget))
 
 
-def _search(files: BundleFiles, request: Request, target: Target, support: SupportSet | None) -> Search:
+def smallest_peak(files: BundleFiles, request: Request, target: Target) -> int:
+    """Return the smallest budget that any plan for the request fits, before images are read."""
+    return _search(files, request, target, None).smallest_peak()
+
+
+def _search(files: BundleFiles, request: Request, target: Target, support: AnySupport | None) -> Fitting[Any]:
+    if files.streams is not None:
+        sample_bytes = files.manifest.input.sample_bytes if support is None else support.sample_bytes
+        decode_bytes = 0 if support is None else support.decode_bytes
+        return StreamSearch(Passes(files.streams, target), request.samples, sample_bytes, decode_bytes)
     return Search(_planning(files, request, target, support), space_of(request.samples, Fixed()))
 
 
-def _planning(files: BundleFiles, request: Request, target: Target, support: SupportSet | None) -> Planning:
+def _planning(files: BundleFiles, request: Request, target: Target, support: AnySupport | None) -> Planning:
     (alpha,) = files.program.with_role("step-size")
     return planning_request(
         files.program,
         files.weights.copy(alpha.name),
         request.samples,
         request.steps,
-        sample_bytes=(files.manifest.input.sample_bytes if support is None else support.images[0].nbytes),
+        sample_bytes=(files.manifest.input.sample_bytes if support is None else support.sample_bytes),
         decode_bytes=0 if support is None else support.decode_bytes,
         target=target,
         worth=_worth(files),

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from .bundle import BundleFiles
 from .engines import Engine, Weights
-from .inputs import SupportSet
+from .inputs import AnySupport
 from .losses import finite, log_softmax
 
 OUTPUT_BYTES = 256 * 1024  # of the support set's outputs that are held at once; no plan counts them
 
 
 def score(
-    files: BundleFiles, engine: Engine, weights: Weights, support: SupportSet
+    files: BundleFiles, engine: Engine, weights: Weights, support: AnySupport
 ) -> tuple[float, float | None]:
     """Predict the support set; return its mean loss, in float64, and its accuracy (None without classes).
 
@@ -56,7 +56,7 @@ def probabilities(logits: NDArray[np.float32], classes: int) -> NDArray[np.float
     return np.asarray(np.exp(log_softmax(finite(logits[:, :classes]))))
 
 
-def _parts(files: BundleFiles, support: SupportSet) -> Iterator[SupportSet]:
+def _parts(files: BundleFiles, support: AnySupport) -> Iterator[AnySupport]:
     """Yield the support set in pieces whose outputs are small."""
     one = files.program.tensors[files.program.outputs["logits"]].size_bytes(1)
     count = max(1, OUTPUT_BYTES // one)

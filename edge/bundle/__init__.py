@@ -6,6 +6,7 @@ from .manifest import Manifest, ManifestLayer, manifest_from_json
 from .merge import merge
 from .overlay import Overlay
 from .reader import BundleFiles, read_bundle
+from .streams import Streams
 from .tensors import TensorFile, write_tensors
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Manifest",
     "ManifestLayer",
     "Overlay",
+    "Streams",
     "TensorFile",
     "check_target",
     "manifest_from_json",

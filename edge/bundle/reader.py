@@ -8,9 +8,10 @@ from pathlib import Path
 from ..errors import BundleError
 from ..losses import LOSSES, Loss
 from ..program import Program, program_from_json
-from ..shapes import check_shapes
+from ..shapes import check_forward, check_shapes
 from .files import read_json, sha256_of
-from .manifest import Manifest, manifest_from_json
+from .manifest import GRADIENT, Manifest, manifest_from_json
+from .streams import FEATURES, LOGITS, OUTPUTS, PARTS, Streams
 from .tensors import TensorFile
 
 WEIGHT_ROLES = ("param", "step-size", "attention-param")
@@ -26,6 +27,7 @@ class BundleFiles:
         manifest: its content.
         program: the adaptation program.
         weights: every parameter, step size and attention parameter, by tensor name.
+        streams: its programs, where it adapts by forward passes; None: by gradient steps.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class BundleFiles:
     manifest: Manifest
     program: Program
     weights: TensorFile
+    streams: Streams | None = None
 
     @property
     def loss(self) -> Loss:
@@ -59,13 +62,34 @@ def read_bundle(path: Path) -> BundleFiles:
     for name, digest in manifest.files.items():
         _check_file(path / name, digest)
     program = program_from_json(read_json(path / "program.json"))
-    check_shapes(program)
     weights = TensorFile.open(path / "weights.safetensors")
-    _check_weights(program, weights)
+    if manifest.kind == GRADIENT:
+        check_shapes(program)
+        LOSSES[manifest.loss].check(program, str(where))
+        streams = None
+    else:
+        streams = _streams(path, manifest, program)
+        streams.check(str(where))
+    for one in (program, *(streams.parts.values() if streams else ())):
+        _check_weights(one, weights)
     _check_layers(manifest, program, str(where))
-    LOSSES[manifest.loss].check(program, str(where))
     _check_input(manifest, program, str(where))
-    return BundleFiles(path, sha256_of(where), manifest, program, weights)
+    return BundleFiles(path, sha256_of(where), manifest, program, weights, streams)
+
+
+def _streams(path: Path, manifest: Manifest, program: Program) -> Streams:
+    """Read and check the programs of a bundle that adapts by forward passes."""
+    if not LOSSES[manifest.loss].classifies:
+        raise BundleError(
+            f"{path / 'manifest.json'}: kind {manifest.kind} needs classes, but the loss is {manifest.loss}"
+        )
+    check_forward(program, (FEATURES, LOGITS))
+    parts = {}
+    for part in PARTS:
+        if f"{part}.json" in manifest.files:
+            parts[part] = program_from_json(read_json(path / f"{part}.json"))
+            check_forward(parts[part], (OUTPUTS[part],))
+    return Streams(manifest.kind, program, parts)
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -8,14 +8,17 @@ from .kinds import Spec, spec_from_json
 from .read import read_query, read_support
 from .samples import QuerySet, SupportSet
 from .spec import InputSpec
+from .streamed import AnySupport, StreamedSupport, stream_samples
 
 __all__ = [
     "Answers",
+    "AnySupport",
     "ArraySpec",
     "ClassLabels",
     "InputSpec",
     "QuerySet",
     "Spec",
+    "StreamedSupport",
     "SupportSet",
     "Target",
     "Targets",
@@ -26,5 +29,6 @@ __all__ = [
     "read_query",
     "read_support",
     "spec_from_json",
+    "stream_samples",
     "support_from_arrays",
 ]

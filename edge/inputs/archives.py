@@ -26,7 +26,7 @@ from .kinds import Spec
 from .samples import QuerySet, SupportSet
 
 SAMPLE_NAMES = (SAMPLES, "inputs")
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def support_from_archive(path: Path, spec: Spec, answers: Answers, max_samples: int | None) -> SupportSet:
@@ -40,6 +40,26 @@ def support_from_archive(path: Path, spec: Spec, answers: Answers, max_samples: 
     given = {part: _read_array(path, part) for part in answers.parts}
     samples = _read_array(path, name)
     return support_from_arrays(str(path), samples, given, spec, answers, max_samples, name)
+
+
+def read_labels(
+    path: Path, spec: Spec, answers: Answers
+) -> tuple[Header, str, dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Read of an .npz all but the samples.
+
+    Returns:
+        Shape and type of the samples, their name, the labels by part, and the class names.
+
+    Raises:
+        SupportError: as `read_support`.
+    """
+    headers = _read_headers(path)
+    name = _samples_name(path, headers)
+    _require(path, headers, *answers.parts)
+    parts = {part: headers[part] for part in answers.parts}
+    check_headers(str(path), headers[name], parts, spec, answers, name)
+    given, class_names = answers.read(str(path), {part: _read_array(path, part) for part in answers.parts})
+    return headers[name], name, given, class_names
 
 
 def query_from_archive(path: Path, spec: Spec) -> QuerySet:
@@ -71,7 +91,7 @@ def _read_headers(path: Path) -> dict[str, Header]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy"): _read_header(archive, name) for name in archive.namelist()}
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SupportError(f"{path}: not an .npz file that can be read ({error})") from None
 
 
@@ -92,7 +112,7 @@ def _read_array(path: Path, name: str) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as archive:
             array: NDArray[Any] = archive[name]
             return array
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SupportError(f"{path}, {name}: cannot be read ({error})") from None
 
 

@@ -62,6 +62,21 @@ def read_files(
     Raises:
         SupportError: naming the file that cannot be used or costs more than the limit.
     """
+    decode_bytes, converted = priced(files, spec, memory_limit_bytes)
+    images = np.empty((len(files), *spec.pixel_shape), np.uint8)
+    for file, out in zip(files, images, strict=True):
+        decode(file, spec, out)
+    return images, decode_bytes, converted
+
+
+def priced(
+    files: list[Path], spec: InputSpec, memory_limit_bytes: int | None = None
+) -> tuple[int, tuple[str, ...]]:
+    """Read the headers of image files; return the largest price of one decode in bytes, and what is converted.
+
+    Raises:
+        SupportError: naming the file that cannot be used or costs more than the limit.
+    """
     headers = [read_header(file, spec) for file in files]
     dearest = max(headers, key=lambda header: header.decode_bytes)
     if memory_limit_bytes is not None and dearest.decode_bytes > memory_limit_bytes:
@@ -69,10 +84,7 @@ def read_files(
             f"{dearest.path}: decoding it takes {format_bytes(dearest.decode_bytes)}, above the limit of "
             f"{format_bytes(memory_limit_bytes)}; scale it down or save it as a baseline JPEG"
         )
-    images = np.empty((len(files), *spec.pixel_shape), np.uint8)
-    for header, out in zip(headers, images, strict=True):
-        decode(header.path, spec, out)
-    return images, dearest.decode_bytes, _summary(headers)
+    return dearest.decode_bytes, _summary(headers)
 
 
 def _summary(headers: list[Header]) -> tuple[str, ...]:

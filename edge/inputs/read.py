@@ -41,7 +41,7 @@ def read_support(
     Raises:
         SupportError: in one line, naming the file or array and what to do.
     """
-    source = _existing(path)
+    source = existing(path)
     if not source.is_dir():
         return support_from_archive(source, spec, answers, max_samples)
     if not isinstance(answers, ClassLabels):
@@ -49,7 +49,7 @@ def read_support(
             f"{source}: a folder names classes, but this model learns from {' and '.join(answers.parts)}; give an"
             f" .npz of {', '.join((SAMPLES, *answers.parts))}"
         )
-    return support_from_folder(source, _images(source, spec), answers, max_samples, memory_limit_bytes)
+    return support_from_folder(source, images_only(source, spec), answers, max_samples, memory_limit_bytes)
 
 
 def read_query(path: str | PathLike[str], spec: Spec, memory_limit_bytes: int | None = None) -> QuerySet:
@@ -58,13 +58,13 @@ def read_query(path: str | PathLike[str], spec: Spec, memory_limit_bytes: int | 
     Raises:
         SupportError: as for `read_support`.
     """
-    source = _existing(path)
+    source = existing(path)
     if source.is_dir():
-        return query_from_folder(source, _images(source, spec), memory_limit_bytes)
+        return query_from_folder(source, images_only(source, spec), memory_limit_bytes)
     return query_from_archive(source, spec)
 
 
-def _images(folder: Path, spec: Spec) -> InputSpec:
+def images_only(folder: Path, spec: Spec) -> InputSpec:
     """Return the spec if it is that of an image, which a folder can hold."""
     if not isinstance(spec, InputSpec):
         raise SupportError(
@@ -73,7 +73,7 @@ def _images(folder: Path, spec: Spec) -> InputSpec:
     return spec
 
 
-def _existing(path: str | PathLike[str]) -> Path:
+def existing(path: str | PathLike[str]) -> Path:
     """Return the path if it is a folder or an .npz file."""
     source = Path(path)
     if not source.exists():

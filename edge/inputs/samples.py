@@ -44,6 +44,11 @@ class SupportSet:
         """Class indices, int64 (n,), of a labelled set."""
         return self.given["labels"]
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample as it is kept."""
+        return int(self.images[0].nbytes)
+
     def loss_inputs(self) -> Mapping[str, NDArray[Any]]:
         """Return what the loss reads of every sample, by input part of the program."""
         return self.given

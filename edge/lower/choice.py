@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 ACCUMULATE, CACHED_SUFFIX = "accumulate", "cached suffix"
 SCHEDULES = (ACCUMULATE, CACHED_SUFFIX)
+STREAM = "stream"
+"""Of bundles that adapt by forward passes; nothing is chosen but micro-batch and tiling."""
 STORAGES = ("dense", "sparse")
 TILINGS = ("maps", "norms", "convs", "lean")
 MAPS, NORMS, CONVS, LEAN = TILINGS

@@ -62,6 +62,10 @@ class Fitting(ABC, Generic[One]):
             raise self._refusal(budgets)
         return self.plan_of(found)
 
+    def smallest_peak(self) -> int:
+        """Return the smallest planned peak of any plan."""
+        return self._smallest(list(self.decisive()), lambda size: size.peak)
+
     def fits(self, one: One, budgets: Budgets) -> bool:
         """Whether a candidate is within both budgets; places nothing where the lower bounds tell already."""
         return not budgets.bounded or (budgets.allow(one.least) and budgets.allow(self._size(one)))

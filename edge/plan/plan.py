@@ -155,7 +155,7 @@ def make_plan(
         planned_peak_bytes=static.total + dynamic,
         static_bytes=static.total,
         dynamic_bytes=dynamic,
-        terms={**static.terms(), **_dynamic_terms(lowered, lowered.all_programs[biggest], dynamic)},
+        terms={**static.terms(), **fullest_terms(lowered, lowered.all_programs[biggest], dynamic)},
         samples=lowered.samples,
         steps=len(lowered.order),
         choice=lowered.choice,
@@ -216,7 +216,7 @@ def _view_offsets(program: StepProgram, cached: Mapping[str, int]) -> dict[str, 
     return {v.name: cached[v.buffer] for v in program.values.values() if v.cached and v.buffer}
 
 
-def _dynamic_terms(lowered: Lowered, program: StepProgram, dynamic: int) -> dict[str, int]:
+def fullest_terms(lowered: Lowered, program: StepProgram, dynamic: int) -> dict[str, int]:
     """Return the live bytes by term at the step where most is live; what is left of the arena is gaps."""
     live: list[dict[str, int]] = [dict.fromkeys(TERMS, 0) for _ in program.steps]
     for _, segments in _profiles(program, lowered.caches):

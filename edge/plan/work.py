@@ -40,8 +40,8 @@ class Work:
 
 def total_macs(lowered: Lowered) -> int:
     """Return the multiply-accumulates of all gradient steps over all samples."""
-    prefix = 0 if lowered.prefix is None else _macs(lowered.prefix)
-    return lowered.samples * (prefix + sum(_macs(lowered.programs[index]) for index in lowered.order))
+    prefix = 0 if lowered.prefix is None else program_macs(lowered.prefix)
+    return lowered.samples * (prefix + sum(program_macs(lowered.programs[index]) for index in lowered.order))
 
 
 def predicted_seconds(lowered: Lowered, target: Target) -> float:
@@ -62,7 +62,7 @@ def work_of(program: StepProgram, rates: Rates) -> Work:
         once=(len(program.steps) - len(body)) * rates.call,
         per_pass=sum(per_pass for per_pass, _ in calls) * rates.call,
         per_sample=sum(per_sample for _, per_sample in calls) * rates.call
-        + _macs(program) * rates.mac
+        + program_macs(program) * rates.mac
         + sum(step.sample_bytes for step in body) * rates.byte
         + sum(_lean_macs(step) for step in body) * rates.lean_mac
         + sum(_in_tiles(step.slices, rates) for step in body if step.slices is not None),
@@ -93,5 +93,6 @@ def _lean_macs(step: Step) -> int:
     return sum(one.macs for one in steps if one.attrs.get("lean"))
 
 
-def _macs(program: StepProgram) -> int:
+def program_macs(program: StepProgram) -> int:
+    """Return the multiply-accumulates of one step program for one sample."""
     return sum(step.macs for step in program.steps)

@@ -6,7 +6,7 @@ checked here first, whole, before anything is planned.
 
 from __future__ import annotations
 
-from .program import check_operands, check_shapes
+from .program import check_forward, check_operands, check_shapes
 from .table import RULES
 
-__all__ = ["RULES", "check_operands", "check_shapes"]
+__all__ = ["RULES", "check_forward", "check_operands", "check_shapes"]

@@ -48,9 +48,29 @@ def check_shapes(program: Program) -> None:
         BundleError: as `check_operands`; also a tensor whose shape cannot be, an operation that only lowering
             writes, one that writes a given tensor, and inputs, outputs or layers that do not fit the operations.
     """
+    _check_operations(program, ("images", "sample_weight"), ("logits", "loss"))
+    _check_layers(program)
+
+
+def check_forward(program: Program, outputs: tuple[str, ...]) -> None:
+    """Check a program that is only a forward section, from `images` to some outputs.
+
+    Raises:
+        BundleError: as `check_shapes`.
+    """
+    if odd := sorted(set(program.sections) - {"forward"}):
+        raise BundleError(f"program: sections {odd}, expected forward only; export the bundle again")
+    _check_operations(program, ("images",), outputs)
+    for layer in program.layers:
+        for name in layer.params:
+            if name not in program.tensors or program.tensors[name].role != "param":
+                raise BundleError(f"program: layer {layer.name!r} has no parameter {name!r}; export again")
+
+
+def _check_operations(program: Program, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     for tensor in program.tensors.values():
         _check_tensor(tensor)
-    _check_ends(program)
+    _check_ends(program, {"inputs": inputs, "outputs": outputs})
     for op in program.ops():
         if op.kind in LOWERED or op.kind.endswith(LOWERED_SUFFIX):
             raise BundleError(
@@ -60,7 +80,6 @@ def check_shapes(program: Program) -> None:
         _check_written(op, program)
         if op.kind in LOSSES:
             _check_loss(op, program)
-    _check_layers(program)
 
 
 def _check_tensor(tensor: Tensor) -> None:
@@ -80,8 +99,8 @@ def _check_tensor(tensor: Tensor) -> None:
     )
 
 
-def _check_ends(program: Program) -> None:
-    """Inputs and outputs are tensors."""
+def _check_ends(program: Program, needed: Mapping[str, tuple[str, ...]]) -> None:
+    """Inputs and outputs are tensors, and those that are needed are there."""
     for what, ends in (("input", program.inputs), ("output", program.outputs)):
         for part, name in ends.items():
             if not isinstance(name, str) or name not in program.tensors:
@@ -89,8 +108,7 @@ def _check_ends(program: Program) -> None:
                     f"program: {what} {part!r} is {name!r}, expected a tensor; export the bundle again"
                 )
     for part, found in (("inputs", program.inputs), ("outputs", program.outputs)):
-        needed = {"inputs": ("images", "sample_weight"), "outputs": ("logits", "loss")}[part]
-        if missing := sorted(set(needed) - set(found)):
+        if missing := sorted(set(needed[part]) - set(found)):
             raise BundleError(f"program: {part} lack {', '.join(missing)}; export the bundle again")
 
 
