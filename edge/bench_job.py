@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from .bundle import BundleFiles, read_bundle
-from .engines import Engine, engine_named
+from .by_stream import stream_engine
+from .engines import NO_HOOKS, Engine, engine_named
 from .errors import EdgeAdaptError
 from .measure import PeakMeter
 from .plan import Plan, search_plan
 from .planning import Request, make_plan, target_of
 from .process import give_back_freed_memory, warm_up
+from .stream.adaptation import adapt_stream
 from .verify import selftest_support
 
 MakeEngine = Callable[[str, Path, int], Engine]
@@ -70,7 +72,10 @@ def measure(job: Job, make_engine: MakeEngine = engine_named) -> dict[str, Any]:
     give_back_freed_memory()
     with PeakMeter() as meter, np.errstate(over="ignore", invalid="ignore"):
         support = selftest_support(files, job.samples)
-        adaptation = engine.adapt(files.program, plan, files.weights, support)
+        if files.streams is None:
+            adaptation = engine.adapt(files.program, plan, files.weights, support)
+        else:
+            adaptation = adapt_stream(files, stream_engine(files, engine), plan, support, NO_HOOKS)
     figures = plan.to_json()
     return {
         "engine": job.engine,
@@ -86,7 +91,7 @@ def measure(job: Job, make_engine: MakeEngine = engine_named) -> dict[str, Any]:
 
 
 def _plan(files: BundleFiles, engine: Engine, job: Job) -> Plan:
-    if engine.plans:
+    if engine.plans or files.streams is not None:
         return make_plan(files, Request(job.memory_budget, None, job.samples, job.steps), target_of(engine))
     (alpha,) = files.program.with_role("step-size")
     rows = files.weights.copy(alpha.name)
@@ -94,6 +99,8 @@ def _plan(files: BundleFiles, engine: Engine, job: Job) -> Plan:
 
 
 def _frozen(files: BundleFiles, plan: Plan) -> int:
+    if files.streams is not None:
+        return 0
     (alpha,) = files.program.with_role("step-size")
     rows = files.weights.copy(alpha.name)
     learned = sum(int(np.count_nonzero(rows[min(step, len(rows) - 1)])) for step in range(plan.steps))

@@ -27,7 +27,7 @@ class ByStream:
         spec = files.manifest.input
         samples = np.zeros((2, *spec.stored_shape), spec.stored_dtype)
         blank = SupportSet(samples, {"labels": np.arange(2)}, ("", ""), spec)
-        runner = _planned(files, engine)
+        runner = stream_engine(files, engine)
         small = make_plan(files, Request(None, plan.dynamic_bytes, 2, 1), runner.target)
         with np.errstate(over="ignore", invalid="ignore"):
             adapt_stream(files, runner, small, blank, Hooks(measure=True))
@@ -60,10 +60,10 @@ class ByStream:
         notify: Callable[[str], None],
     ) -> Adaptation:
         """Run all passes."""
-        return adapt_stream(files, _planned(files, engine), plan, support, Hooks(progress, measure=True))
+        return adapt_stream(files, stream_engine(files, engine), plan, support, Hooks(progress, measure=True))
 
 
-def _planned(files: BundleFiles, engine: Engine) -> PlannedEngine:
+def stream_engine(files: BundleFiles, engine: Engine) -> PlannedEngine:
     """Return the engine; raises UsageError if it cannot stream."""
     if not isinstance(engine, PlannedEngine):
         raise UsageError(

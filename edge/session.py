@@ -151,7 +151,8 @@ class Bundle:
         """
         named = {"labels": labels, "targets": targets, "actions": actions, "advantages": advantages}
         given = {name: np.asarray(value) for name, value in named.items() if value is not None}
-        support = self._support(images, given, None if plan is None else plan.samples)
+        most = plan.samples if plan is not None and self.files.streams is None else None
+        support = self._support(images, given, most)
         if plan is not None:
             engine, threads = engine or plan.engine, threads or plan.threads
         runner = self._engine(engine, threads or 1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import BundleFiles, TensorFile
+from .by_stream import stream_engine
 from .engines import Engine, Hooks
 from .errors import BundleError
 from .inputs import SupportSet
@@ -17,11 +18,13 @@ from .lower.choice import ACCUMULATE
 from .lower.table import Step
 from .plan import search_plan
 from .plan.space import Fixed
-from .planning import target_of
+from .planning import Request, make_plan, target_of
 from .program import Tensor
+from .stream.selftest import written
 
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
+STREAM_TOLERANCE = 1e-3
 NORM_FLOOR = 1e-4
 Array = NDArray[Any]
 
@@ -43,10 +46,12 @@ class Check:
 
 
 def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
-    """Recompute the self-test's loss and gradients in float32 and compare.
+    """Recompute the self-test's loss and gradients, or adapt to it by forward passes, in float32 and compare.
 
     Tolerances: the loss 1e-4 (relative above 1, absolute below); a gradient's norm and its recorded entries
-    1e-3 of that norm, or of 1e-4 times the largest norm where the gradient itself is next to nothing.
+    1e-3 of that norm, or of 1e-4 times the largest norm where the gradient itself is next to nothing. A bundle that
+    adapts by forward passes: the norms of what it writes and of the logits, 1e-3 of that norm, and recorded entries,
+    1e-3 of the largest of them.
 
     Returns:
         `passed`, the engine, and one object per compared number.
@@ -55,8 +60,11 @@ def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
         BundleError: the bundle has no self-test, or one that does not fit the program.
     """
     support, test = selftest_support(files), _selftest(files)
-    loss, gradients = _first_gradient(files, engine, support, test.copy("alpha_mask"))
-    checks = [_loss_check(float(test.copy("loss")[0]), loss), *_gradient_checks(test, gradients)]
+    if files.streams is None:
+        loss, gradients = _first_gradient(files, engine, support, test.copy("alpha_mask"))
+        checks = [_loss_check(float(test.copy("loss")[0]), loss), *_gradient_checks(test, gradients)]
+    else:
+        checks = list(_stream_checks(files, engine, support, test))
     return {
         "passed": all(check.passed for check in checks),
         "engine": engine.name,
@@ -92,16 +100,18 @@ def _support(files: BundleFiles, test: TensorFile) -> SupportSet:
     spec, inputs = files.manifest.input, files.program.inputs
     images = test.copy("images")
     given = {part: test.copy(part) for part in files.loss.parts}
-    expected = {part: files.program.tensors[inputs[part]] for part in given}
+    expected = {part: files.program.tensors[inputs[part]] for part in given if part in inputs}
     fitting = [
-        (given[part].dtype, given[part].shape) == _stored(expected[part], len(images)) for part in given
+        (given[part].dtype, given[part].shape) == _stored(tensor, len(images))
+        for part, tensor in expected.items()
     ]
     if (images.dtype, images.shape[1:]) != (spec.stored_dtype, spec.stored_shape) or not all(fitting):
         found = ", ".join(
             f"{name} {a.dtype} {list(a.shape)}" for name, a in {"images": images, **given}.items()
         )
         raise BundleError(f"{test.path}: {found} do not fit the input; export the bundle again")
-    names = tuple(str(index) for index in range(files.manifest.classes)) if files.loss.classifies else ()
+    classes = files.manifest.classes if files.streams is None else int(given["labels"].max()) + 1
+    names = tuple(str(index) for index in range(classes)) if files.loss.classifies else ()
     return SupportSet(images, given, names, spec)
 
 
@@ -132,6 +142,16 @@ def _first_gradient(
     return result.losses[0], gradients
 
 
+def _stream_checks(
+    files: BundleFiles, engine: Engine, support: SupportSet, test: TensorFile
+) -> Iterator[Check]:
+    """Adapt by forward passes, and compare what is written and the logits."""
+    runner = stream_engine(files, engine)
+    plan = make_plan(files, Request(None, None, len(support), 1), runner.target)
+    for name, expected, got, scale in written(files, runner, plan, support, test):
+        yield _worst(name, expected, got, max(scale, np.finfo(np.float32).tiny), STREAM_TOLERANCE)
+
+
 def _loss_check(expected: float, got: float) -> Check:
     return Check("loss", expected, got, abs(got - expected) / max(1.0, abs(expected)), LOSS_TOLERANCE)
 
@@ -154,7 +174,10 @@ def _gradient_checks(test: TensorFile, gradients: dict[str, Array]) -> Iterator[
 def _entries_check(name: str, expected: Array, gradient: Array, scale: float) -> Check:
     """Compare the entries at flat indices floor(i * size / count); report the worst one."""
     indices = np.arange(len(expected)) * len(gradient) // len(expected)
-    got = gradient[indices]
+    return _worst(f"entries of {name}", expected, gradient[indices], scale, GRADIENT_TOLERANCE)
+
+
+def _worst(name: str, expected: Array, got: Array, scale: float, tolerance: float) -> Check:
     worst = int(np.argmax(np.nan_to_num(np.abs(got - expected), nan=np.inf)))
     error = float(abs(got[worst] - expected[worst])) / scale
-    return Check(f"entries of {name}", float(expected[worst]), float(got[worst]), error, GRADIENT_TOLERANCE)
+    return Check(name, float(expected[worst]), float(got[worst]), error, tolerance)

@@ -48,6 +48,7 @@ def _print_manifest(files: BundleFiles) -> None:
             ("input", f"{spec.kind} {_by(spec.shape)}, mean {list(spec.mean)}, std {list(spec.std)}"),
             ("outputs", outputs),
             ("meta-trained for", f"{manifest.samples} samples, {manifest.steps} steps"),
+            ("adapts by", "gradient steps" if files.streams is None else "forward passes"),
         ]
     )
     click.echo()

@@ -19,9 +19,9 @@ def how(plan: Mapping[str, Any]) -> str:
         f"engine {plan['engine']} ({_count(plan['threads'], 'thread')})",
         f"{plan['samples']} samples {plan['micro_batch']} at a time",
         f"schedule {plan['schedule']}",
-        f"{plan['storage']} storage",
-        f"kept maps in {plan['saved_bits']} bits",
     ]
+    if plan["schedule"] != "stream":
+        parts += [f"{plan['storage']} storage", f"kept maps in {plan['saved_bits']} bits"]
     if plan["schedule"] == "cached suffix":
         parts.append(f"cached maps in {plan['cache_bits']} bits")
     if plan["recompute"]:

@@ -25,7 +25,7 @@ from .common import (
 @threads_option
 @json_option
 def verify(bundle: Path, engine: str | None, threads: int, as_json: bool) -> None:
-    """Check that this machine computes BUNDLE's gradients as PyTorch did.
+    """Check that this machine computes BUNDLE's gradients, or its head, as PyTorch did.
 
     \b
     Example:

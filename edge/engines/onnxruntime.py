@@ -42,9 +42,8 @@ class OnnxRuntimeEngine:
                 f"engine 'onnxruntime' needs onnxruntime ({error}): pip install \"edge-adapt[ort]\""
             ) from None
         self._directory = directory
-        for name in (TRAINING, EVAL):
-            if not (directory / name).is_file():
-                raise BundleError(f"{directory}: the bundle has no {name}; export it again with that file")
+        if not (directory / EVAL).is_file():
+            self._require(TRAINING, EVAL)
 
     def adapt(
         self,
@@ -56,6 +55,7 @@ class OnnxRuntimeEngine:
         hooks: Hooks = NO_HOOKS,
     ) -> Adaptation:
         """See `Engine.adapt`."""
+        self._require(TRAINING)
         check_support(program, plan, support)
         check_uncut(plan, self.name)
         feeds = Feeds(program, plan, support, hooks)
@@ -75,6 +75,13 @@ class OnnxRuntimeEngine:
             for count in [min(micro_batch, len(samples) - start)]
         ]
         return np.concatenate(logits)
+
+    def _require(self, *names: str) -> None:
+        for name in names:
+            if not (self._directory / name).is_file():
+                raise BundleError(
+                    f"{self._directory}: the bundle has no {name}; export it again with that file"
+                )
 
     def _session(self, name: str, values: dict[str, Any] | None = None) -> Any:
         options = session_options(self._ort)

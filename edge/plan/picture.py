@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..lower.choice import STREAM
 from ..lower.table import TERMS
 from .plan import Placed, Plan
 
@@ -92,6 +93,8 @@ def _draw_panel(axes: Axes, placed: Sequence[Placed], plan: Plan, number: int) -
 
 def _part(plan: Plan, number: int) -> str:
     """Return which part of the adaptation a step program is."""
+    if plan.schedule == STREAM:
+        return f"pass {number + 1}"
     once = plan.lowered.prefix is not None
     if number < once:
         return "once"
