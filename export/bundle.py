@@ -49,8 +49,8 @@ def write_bundle(source: Source, path: Path, *, ort_training: bool = False) -> N
         write_tensors(directory / "selftest.safetensors", test)
         write_json(directory / "program.json", program_to_json(program))
         places = external(directory / WEIGHTS)
-        _write_model(directory / "eval.onnx", eval_graph(program, places))
-        _write_model(directory / "training.onnx", training_graph(program, places, source.updated_layers))
+        write_model(directory / "eval.onnx", eval_graph(program, places))
+        write_model(directory / "training.onnx", training_graph(program, places, source.updated_layers))
         if ort_training:
             artifacts = directory / ORT_TRAINING
             artifacts.mkdir()
@@ -87,7 +87,8 @@ def external(weights: Path) -> dict[str, External]:
     return {name: External(weights.name, entry.offset, entry.size_bytes) for name, entry in entries.items()}
 
 
-def _write_model(path: Path, model: ModelProto) -> None:
+def write_model(path: Path, model: ModelProto) -> None:
+    """Write an ONNX file and have it checked."""
     path.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(path), full_check=True)
 
@@ -103,9 +104,10 @@ def _manifest(source: Source, program: Program, files: dict[str, str]) -> Manife
         samples=source.samples,
         layers=layer_table(source, program),
         files=files,
-        provenance={**source.provenance, "export_versions": _versions()},
+        provenance={**source.provenance, "export_versions": versions()},
     )
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Versions of what made a bundle."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -48,7 +48,7 @@ def selftest(source: Source) -> dict[str, NDArray[Any]]:
     Args:
         source: the model; one without a torch module is run by the NumPy meaning of its program in float64.
     """
-    images = _candidates(source.input)
+    images = random_samples(source.input, CANDIDATES, SEED)
     shape = source.captured.output_shape
     loss_named(source.loss, source.label_smoothing).check(shape)
     answers = TRUTHS[source.loss].answers(np.random.default_rng(SEED + 1), shape, CANDIDATES)
@@ -70,15 +70,16 @@ def selftest(source: Source) -> dict[str, NDArray[Any]]:
     }
     for name in samples[0].gradients:
         mean = torch.stack([samples[n].gradients[name] for n in chosen]).mean(0)
-        tests |= _digest(name, mean.flatten())
+        tests |= digest(name, mean.flatten())
     return tests
 
 
-def _candidates(spec: InputSpec | ArraySpec) -> NDArray[Any]:
-    rng = np.random.default_rng(SEED)
+def random_samples(spec: InputSpec | ArraySpec, count: int, seed: int) -> NDArray[Any]:
+    """Random samples (count, ...) as a support set keeps them."""
+    rng = np.random.default_rng(seed)
     if isinstance(spec, InputSpec):
-        return rng.integers(0, 256, (CANDIDATES, *spec.pixel_shape), np.uint8)
-    return rng.normal(size=(CANDIDATES, *spec.shape)).astype(np.float32)
+        return rng.integers(0, 256, (count, *spec.pixel_shape), np.uint8)
+    return rng.normal(size=(count, *spec.shape)).astype(np.float32)
 
 
 def _of(answers: Mapping[str, NDArray[Any]], sample: int) -> dict[str, NDArray[Any]]:
@@ -103,7 +104,8 @@ def interpreted(source: Source, sample: NDArray[np.float64], answers: Mapping[st
     return Sample(float(found["loss"]), gradients, float("inf"))
 
 
-def _digest(name: str, gradient: Tensor) -> dict[str, NDArray[Any]]:
+def digest(name: str, gradient: Tensor) -> dict[str, NDArray[Any]]:
+    """Norm and entries of a flat tensor."""
     count = min(ENTRIES, len(gradient))
     indices = torch.arange(count) * len(gradient) // count
     return {
