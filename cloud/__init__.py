@@ -5,6 +5,6 @@ from __future__ import annotations
 from .errors import ConfigError
 from .evaluate import evaluate
 from .train import train
-from .trained_run import TrainedRun, load_run
+from .trained_run import AmortizedRun, TrainedRun, load_run
 
-__all__ = ["ConfigError", "TrainedRun", "evaluate", "load_run", "train"]
+__all__ = ["AmortizedRun", "ConfigError", "TrainedRun", "evaluate", "load_run", "train"]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import re
+from dataclasses import replace
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from ..edge.inputs import ArraySpec, InputSpec, Spec
+from .amortized import LEARNERS
+from .batches import chunk_of, draw, draw_all
 from .config import FOLDER, DataConfig, RunConfig, TaskConfig, method_settings
 from .errors import ConfigError
+from .gradient_parts import GradientParts
 from .inner.network import Network
+from .learner_parts import LearnerParts
+from .lite import check_size
 from .losses import SQUARED_ERROR
 from .models import build_backbone
 from .models.own import build_own, import_backbone, is_import_path
-from .outer import METHODS, Batch, Method
+from .models.timm_models import build_timm, is_timm
+from .outer import METHODS
 from .tasks import (
     Dataset,
     EpisodeSampler,
@@ -28,26 +33,30 @@ from .tasks import (
     loss_of,
 )
 
+__all__ = [
+    "EVALUATION_SEEDS",
+    "assemble",
+    "chunk_of",
+    "draw",
+    "draw_all",
+    "fixed_sampler",
+    "load_split",
+    "parts_of",
+    "training_sampler",
+]
+
 EVALUATION_SEEDS = {"val": 1_000_003, "test": 2_000_003}
 """Validation and test tasks are the same for every run, so that runs can be compared."""
 
-LARGEST_CHUNK = 8
-"""Tasks that are evaluated together at most."""
-CHUNK_WORDS = 2**20
-"""Input values of the tasks that are evaluated together, at most, where one task has fewer."""
+
+def parts_of(config: RunConfig, spec: Spec, outputs: int | None = None) -> GradientParts | LearnerParts:
+    """Build what a run trains, whatever its method is; see `assemble`."""
+    if config.method.name in LEARNERS:
+        return assemble_learner(config, spec)
+    return assemble(config, spec, outputs)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a run works with; `config` holds the settings in force (a method may fix some of them)."""
-
-    config: RunConfig
-    spec: Spec
-    network: Network
-    method: Method
-
-
-def assemble(config: RunConfig, spec: Spec, outputs: int | None = None) -> Parts:
+def assemble(config: RunConfig, spec: Spec, outputs: int | None = None) -> GradientParts:
     """Build network and method.
 
     Args:
@@ -58,22 +67,65 @@ def assemble(config: RunConfig, spec: Spec, outputs: int | None = None) -> Parts
     Raises:
         ConfigError: the backbone cannot work on such samples or be meta-trained, or the method not on it.
     """
-    outputs, root = outputs or config.task.ways, config.backbone_root
+    module, root = _backbone(config, spec, outputs or config.task.ways)
     try:
-        if is_import_path(config.backbone):
-            own = import_backbone(config.backbone, root)
-            module, root = build_own(own, spec.shape, outputs, config.seed, config.architecture), own.root
-        else:
-            module = build_backbone(config.backbone, spec.shape, outputs, config.seed, config.architecture)
         network = Network(module, spec.shape, config.loss)
     except ValueError as error:
         raise ConfigError(f"backbone: {config.backbone}: {error}") from None
     try:
-        method = METHODS[config.method.name](network, config.method)
+        _check_subset(config)
+        method = METHODS[config.method.name](network, config.method, config.lite)
     except ValueError as error:
-        raise ConfigError(f"method.{error}") from None
+        raise ConfigError(_named(config, error)) from None
     in_force = replace(config.method, **method_settings(method.config))
-    return Parts(replace(config, method=in_force, backbone_root=root), spec, network, method)
+    return GradientParts(replace(config, method=in_force, backbone_root=root), spec, network, method)
+
+
+def assemble_learner(config: RunConfig, spec: Spec) -> LearnerParts:
+    """Build backbone and learner.
+
+    Raises:
+        ConfigError: the samples are no images, the backbone has no features to learn from, or a setting would
+            have no effect.
+    """
+    name = config.method.name
+    if not isinstance(spec, InputSpec) or config.loss is SQUARED_ERROR:
+        raise ConfigError(f"method.name: {name} classifies images, {config.data.name} has none")
+    module, root = _backbone(config, spec, config.task.ways)
+    try:
+        _check_subset(config)
+        return LearnerParts.of(replace(config, backbone_root=root), spec, module)
+    except ValueError as error:
+        raise ConfigError(_named(config, error)) from None
+
+
+def _backbone(config: RunConfig, spec: Spec, outputs: int) -> tuple[nn.Module, str | None]:
+    """The module, and the directory that it was imported from."""
+    name, seed, options, root = config.backbone, config.seed, config.architecture, config.backbone_root
+    try:
+        if is_timm(name):
+            return build_timm(name, spec.shape, outputs, seed, options), root
+        if not is_import_path(name):
+            return build_backbone(name, spec.shape, outputs, seed, options), root
+        own = import_backbone(name, root)
+        return build_own(own, spec.shape, outputs, seed, options), own.root
+    except ValueError as error:
+        raise ConfigError(f"backbone: {name}: {error}") from None
+
+
+def _check_subset(config: RunConfig) -> None:
+    """Raise ValueError where H is larger than the support set of a meta-training task."""
+    if config.lite.h is not None:
+        task = config.task
+        check_size(task.ways * (task.training_shots or task.shots), config.lite.h)
+
+
+def _named(config: RunConfig, error: ValueError) -> str:
+    """What a method or learner refuses, beginning with the setting that it is about."""
+    first = re.split(r"[:. ]", str(error), maxsplit=1)[0]
+    if first in method_settings(config.method):
+        return f"method.{error}"
+    return str(error) if first == "lite" else f"backbone: {config.backbone}: {error}"
 
 
 def load_split(data: DataConfig, split: str, spec: Spec | None = None) -> Dataset | Functions:
@@ -119,21 +171,3 @@ def fixed_sampler(split: Dataset | Functions, task: TaskConfig) -> TaskSampler:
     if isinstance(split, Functions):
         return FunctionSampler(split, shots=shots, queries=queries, seed=seed)
     return EpisodeSampler(split, ways=task.ways, shots=shots, queries=queries, seed=seed)
-
-
-def draw(sampler: TaskSampler, first: int, count: int) -> Batch:
-    """Tasks first .. first+count-1 as tensors."""
-    tasks = sampler.batch(first, count)
-    return Batch(*map(torch.from_numpy, (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y)))
-
-
-def chunk_of(sampler: TaskSampler) -> int:
-    """How many tasks to evaluate together: 8 small ones, fewer of large images, whose maps leave the cache."""
-    return max(1, min(LARGEST_CHUNK, CHUNK_WORDS // (sampler.samples * math.prod(sampler.spec.shape))))
-
-
-def draw_all(sampler: TaskSampler, count: int, chunk: int | None = None) -> Iterator[Batch]:
-    """Tasks 0 .. count-1, `chunk` at a time; None: as many as `chunk_of` says."""
-    chunk = chunk or chunk_of(sampler)
-    for first in range(0, count, chunk):
-        yield draw(sampler, first, min(chunk, count - first))

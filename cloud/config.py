@@ -11,10 +11,13 @@ from typing import Any
 from ..edge.errors import UsageError
 from ..edge.inputs import InputSpec
 from ..edge.units import parse_bytes
+from .amortized import LEARNERS
 from .errors import ConfigError
+from .lite import LiteConfig
 from .losses import CROSS_ENTROPY, Loss
 from .models import BACKBONES
 from .models.own import is_import_path
+from .models.timm_models import is_timm
 from .outer import METHODS, MethodConfig
 from .settings import build, to_table
 from .tables import flatten, merge, nest
@@ -157,7 +160,9 @@ class TrainConfig:
     validation_tasks: int = 600
     test_tasks: int = 600
     initial_weights: str | None = None
-    """A safetensors file of weights to start from, by name; what it lacks (a new classifier) starts at random."""
+    """A safetensors file or a state dict of torch (.pt, .pth) of weights to start from, by name; what it lacks (a new
+    classifier) starts at random. Learners without inner steps take norms' statistics too, and need all but a
+    classifier."""
 
     def __post_init__(self) -> None:
         for name in ("outer_steps", "tasks_per_step", "validate_every"):
@@ -180,7 +185,8 @@ class MethodSection(MethodConfig):
             super().__post_init__()
         except ValueError as error:
             raise ConfigError(str(error).replace("method setting ", "method.", 1)) from None
-        _check("method.name", self.name in METHODS, f"one of {', '.join(METHODS)}", self.name)
+        names = (*METHODS, *LEARNERS)
+        _check("method.name", self.name in names, f"one of {', '.join(names)}", self.name)
 
 
 @dataclass(frozen=True)
@@ -191,11 +197,13 @@ class RunConfig:
         summary: one line for `meta-train list`.
         recipe: the name it started from.
         seed: of the initial weights and the training tasks; validation and test tasks are always the same.
-        backbone: one of `BACKBONES`, or the import path of a module of the user's own, "package.module:Name".
+        backbone: one of `BACKBONES`, the import path of a module of the user's own, "package.module:Name", or
+            "timm:NAME".
         architecture: options of the backbone, by name; what is not given keeps the backbone's default, what it
             lacks is refused.
         backbone_root: directory that the user's own module is imported from (none, or missing: the working
             directory); training fills it in.
+        lite: how much of a large support set is differentiated, and in which pieces it is computed.
 
     Raises:
         ConfigError: naming the field, what was expected and what was given.
@@ -210,14 +218,17 @@ class RunConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     method: MethodSection = field(default_factory=MethodSection)
     train: TrainConfig = field(default_factory=TrainConfig)
+    lite: LiteConfig = field(default_factory=LiteConfig)
     backbone_root: str | None = None
 
     def __post_init__(self) -> None:
         _check("seed", self.seed >= 0, "at least 0", self.seed)
-        known = self.backbone in BACKBONES or is_import_path(self.backbone)
-        expected = f"one of {', '.join(BACKBONES)}, or your own as package.module:Name"
+        known = self.backbone in BACKBONES or is_import_path(self.backbone) or is_timm(self.backbone)
+        expected = f"one of {', '.join(BACKBONES)}, timm:NAME, or your own as package.module:Name"
         _check("backbone", known, expected, self.backbone)
         self.task.check_fits(self.loss)
+        if self.lite.stratified and self.lite.h is None:
+            raise ConfigError("lite.stratified: true would have no effect, it needs lite.h")
 
     @property
     def loss(self) -> Loss:

@@ -8,15 +8,15 @@ from os import PathLike
 from tqdm import tqdm
 
 from ..edge.inputs import InputSpec
-from .assemble import EVALUATION_SEEDS, draw_all, fixed_sampler, load_split
+from .assemble import EVALUATION_SEEDS, fixed_sampler, load_split
 from .config import FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
-from .score import Score, measure, score_before
-from .trained_run import TrainedRun, load_run
+from .score import Score
+from .trained_run import FinishedRun, load_run
 
 
 def evaluate(
-    run: TrainedRun | str | PathLike[str],
+    run: FinishedRun | str | PathLike[str],
     data: str | None = None,
     *,
     tasks: int = 600,
@@ -37,9 +37,9 @@ def evaluate(
 
     Raises:
         ConfigError: no finished run, unknown data set, samples of another shape or kind, classes or
-            tasks too small.
+            tasks too small, or `batch` where it would have no effect.
     """
-    trained = run if isinstance(run, TrainedRun) else load_run(run)
+    trained = run if isinstance(run, FinishedRun) else load_run(run)
     if tasks < 2:
         raise ConfigError(f"tasks must be at least 2 (an interval needs two), got {tasks}")
     if batch is not None and batch < 1:
@@ -52,13 +52,13 @@ def evaluate(
         raise ConfigError(
             f"data: expected tasks of {trained.outputs} outputs, as in training, got {sampler.outputs}"
         )
-    network, config = trained.parts.network, trained.parts.method.config
+    parts, meta = trained.parts, trained.meta
     with tqdm(total=tasks, unit="task", disable=not progress) as bar:
-        score = measure(network, config, trained.meta, draw_all(sampler, tasks), bar.update, batch)
-    return replace(score, before=score_before(network, trained.meta, draw_all(sampler, tasks)))
+        score = parts.measure(meta, sampler, tasks, bar.update, batch)
+    return replace(score, before=parts.before(meta, sampler, tasks))
 
 
-def _source(trained: TrainedRun, text: str) -> DataConfig:
+def _source(trained: FinishedRun, text: str) -> DataConfig:
     """Read `NAME=DIR`; a folder's images are converted to what the run was trained on."""
     name, _, root = text.partition("=")
     if name not in known_datasets():

@@ -2,32 +2,94 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from .errors import ConfigError
 from .outer import Meta
 
+TORCH_SUFFIXES = (".pt", ".pth")
+
 
 def with_weights(meta: Meta, path: Path) -> Meta:
-    """Put the tensors of a safetensors file in place of the weights of the same names; others stay random.
+    """Put the tensors of a file in place of the weights of the same names; others stay random.
 
     Raises:
         ConfigError: no such file, or a tensor in it has no place in the network or another shape or dtype.
     """
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"train.initial_weights: {path} cannot be read ({error})") from None
+    found = read_weights(path)
     for name, value in found.items():
-        own = meta.learned.get(name)
-        if own is None or own.shape != value.shape or own.dtype != value.dtype:
-            expected = "no such weight" if own is None else f"{own.dtype} {tuple(own.shape)}"
-            raise ConfigError(
-                f"train.initial_weights: {path}, {name}: the network has {expected}, "
-                f"got {value.dtype} {tuple(value.shape)}"
-            )
+        _check(path, name, meta.learned.get(name), value)
     return replace(meta, learned={**meta.learned, **found})
+
+
+def load_extractor(module: nn.Module, extractor: nn.Module, path: Path) -> None:
+    """Put the tensors of a file into a backbone: weights and statistics of norms, all but its classifier's.
+
+    Args:
+        module: the backbone, changed in place.
+        extractor: what is made of it without its classifier; says by names what must be in the file.
+        path: safetensors, or a state dict of torch (.pt, .pth).
+
+    Raises:
+        ConfigError: no such file, or it lacks a tensor, has one too many, or one of another shape or dtype.
+    """
+    found, own = read_weights(path), _floats(module.state_dict())
+    needed = [name for name in _floats(extractor.state_dict()) if name in own]
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise ConfigError(
+            f"train.initial_weights: {path} lacks {missing[0]} and {len(missing) - 1} more of {len(needed)} tensors "
+            "of the backbone; the names must be the backbone's own"
+        )
+    classifier = own.keys() - set(needed)
+    found = {name: value for name, value in found.items() if name not in classifier}
+    for name, value in found.items():
+        _check(path, name, own.get(name), value)
+    module.load_state_dict(found, strict=False)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Floating-point tensors of a file by name.
+
+    Raises:
+        ConfigError: it is missing or damaged, or its form is another one.
+    """
+    try:
+        found = _read_torch(path) if path.suffix in TORCH_SUFFIXES else load_file(path)
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ConfigError(f"train.initial_weights: {path} cannot be read ({reason})") from None
+    return _floats(found)
+
+
+def _read_torch(path: Path) -> Mapping[str, Tensor]:
+    content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(
+            f"train.initial_weights: {path}: expected a state dict, tensors by name (torch.save(model.state_dict(), "
+            f"...)), got {type(content).__name__}"
+        )
+    return content
+
+
+def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without counters of batches, which nothing reads."""
+    return {name: value for name, value in tensors.items() if value.is_floating_point()}
+
+
+def _check(path: Path, name: str, own: Tensor | None, value: Tensor) -> None:
+    if own is None or own.shape != value.shape or own.dtype != value.dtype:
+        expected = "no such weight" if own is None else f"{own.dtype} {tuple(own.shape)}"
+        raise ConfigError(
+            f"train.initial_weights: {path}, {name}: the network has {expected}, "
+            f"got {value.dtype} {tuple(value.shape)}"
+        )

@@ -6,23 +6,17 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import Tensor
 
 from . import adam
-from .assemble import Parts, draw, draw_all
 from .config import RunConfig
-from .initial import with_weights
+from .errors import TrainingError
+from .parts import Parts
 from .progress import Progress
 from .run_directory import RunDirectory
-from .score import measure
 from .state import Best, State
 from .tasks import TaskSampler
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on, although the configuration was fine (the loss is no number, nothing to keep)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +24,7 @@ class Job:
     """What the loop works with; nothing in it changes.
 
     Attributes:
-        parts: configuration, network and method.
+        parts: configuration, network and method or learner.
         training: tasks of the training classes.
         validation: the fixed validation tasks.
         directory: where states are saved.
@@ -49,9 +43,7 @@ class Job:
 
 def begin(job: Job) -> State:
     """The state before the first outer step, saved in a new run directory."""
-    meta = job.parts.method.init(job.config.seed)
-    if job.config.train.initial_weights is not None:
-        meta = with_weights(meta, Path(job.config.train.initial_weights))
+    meta = job.parts.init()
     state = State(0, meta, adam.init(meta.learned))
     job.directory.begin(job.config)
     job.directory.save(state, job.config)
@@ -88,13 +80,13 @@ def _validation_is_due(config: RunConfig, state: State) -> bool:
 def _advance(job: Job, state: State) -> State:
     """One outer step: tasks, meta-gradient, Adam, what the method does after it."""
     started = time.perf_counter()
-    config, method, step = job.config.train, job.parts.method, state.step + 1
-    batch = draw(job.training, state.step * config.tasks_per_step, config.tasks_per_step)
-    result = method.meta_gradient(state.meta, batch, state.step / config.outer_steps)
+    config, parts, step = job.config.train, job.parts, state.step + 1
+    first, progress = state.step * config.tasks_per_step, state.step / config.outer_steps
+    result = parts.meta_gradient(state.meta, job.training, first, progress)
     _refuse_nan(job, step, result.metrics["query_loss"], result.grads.values())
     rates = _rates(job, state)
     learned, moments = adam.update(state.meta.learned, result.grads, state.adam, rates)
-    meta = method.after_step(replace(state.meta, learned=learned), result, step / config.outer_steps)
+    meta = parts.after_step(replace(state.meta, learned=learned), result, step / config.outer_steps)
     seconds = state.seconds + time.perf_counter() - started
     pending = (*state.pending, result.metrics)
     return replace(state, step=step, meta=meta, adam=moments, pending=pending, seconds=seconds)
@@ -105,7 +97,7 @@ def _rates(job: Job, state: State) -> dict[str, float]:
     config = job.config.train
     floor = config.final_learning_rate / config.learning_rate
     decay = cosine(state.step / config.outer_steps, floor)
-    groups = job.parts.method.param_groups(state.meta, config.learning_rate)
+    groups = job.parts.param_groups(state.meta, config.learning_rate)
     return {name: group["lr"] * decay for group in groups for name in group["names"]}
 
 
@@ -122,11 +114,11 @@ def _validate(job: Job, state: State) -> State:
     """Score the state on the validation tasks, and keep it if it is the best that the method accepts."""
     started = time.perf_counter()
     parts, config = job.parts, job.config.train
-    tasks = draw_all(job.validation, config.validation_tasks)
-    score = measure(parts.network, parts.method.config, state.meta, tasks)
+    score = parts.measure(state.meta, job.validation, config.validation_tasks)
     _refuse_nan(job, state.step, score.loss)
     best = state.best
-    if _eligible(parts, state) and (best is None or score.of.better(score.value, best.score)):
+    eligible = parts.eligible(state.meta, state.step / config.outer_steps)
+    if eligible and (best is None or score.of.better(score.value, best.score)):
         best = Best(state.step, score.value, state.meta)
     seconds = state.seconds + time.perf_counter() - started
     metric = score.of.metric
@@ -137,20 +129,13 @@ def _validate(job: Job, state: State) -> State:
         "validation_loss": score.loss,
         f"validation_{metric}": score.value,
         "validation_ci95": score.ci95,
-        "active_layers": int(state.meta.updated.sum()),
-        "zero_step_sizes": state.meta.zero_share,
+        **parts.columns(state.meta),
         "kept": int(best is not None and best.step == state.step),
         "seconds": round(seconds, 2),
     }
     common = ("query_loss", f"query_{metric}", "active_layers")  # what one method reports beside: own columns
     row |= {name: _mean(state, name) for name in state.pending[0] if name not in common}
     return replace(state, best=best, history=(*state.history, row), pending=(), seconds=seconds)
-
-
-def _eligible(parts: Parts, state: State) -> bool:
-    """Whether the method accepts this state as a result (optional method hook `eligible(meta, progress)`)."""
-    accepts = getattr(parts.method, "eligible", None)
-    return accepts is None or bool(accepts(state.meta, state.step / parts.config.train.outer_steps))
 
 
 def _mean(state: State, name: str) -> float:

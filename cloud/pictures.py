@@ -22,7 +22,7 @@ DOTS_PER_INCH = 120
 
 
 def learning_curve(history: Sequence[Mapping[str, float]], path: Path, loss: Loss = CROSS_ENTROPY) -> None:
-    """Draw the metric (training; validation with its 95 % interval; the kept state) and active step sizes."""
+    """Draw the metric (training; validation with its 95 % interval; the kept state) and active step sizes, if any."""
     column = {name: np.array([row[name] for row in history], float) for name in history[0]}
     unit = 100 if loss.percent else 1
     steps, metric, ci95 = (
@@ -30,8 +30,11 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path, loss: Los
         unit * column[f"validation_{loss.metric}"],
         unit * column["validation_ci95"],
     )
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    active = column.get("zero_step_sizes")
+    heights = (3,) if active is None else (3, 1)
+    figure = Figure(figsize=(7, 1.4 + 1.025 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    upper = panels[0]
     upper.plot(
         steps,
         unit * column[loss.metric],
@@ -50,11 +53,13 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path, loss: Los
         upper.plot(steps[kept[-1]], metric[kept[-1]], "*", color=ORANGE, markersize=15, label="kept")
     upper.set_ylabel(f"query {loss.words}{' (%)' if loss.percent else ''}")
     upper.legend(loc=f"{'lower' if loss.higher_is_better else 'upper'} right", frameon=False)
-    lower.plot(steps, 100 * (1 - column["zero_step_sizes"]), color=GREEN, marker=".")
-    lower.set_ylim(0, 105)
-    lower.set_ylabel("step sizes\nnot zero (%)")
-    lower.set_xlabel("outer steps")
-    for axes in (upper, lower):
+    if active is not None:
+        lower = panels[1]
+        lower.plot(steps, 100 * (1 - active), color=GREEN, marker=".")
+        lower.set_ylim(0, 105)
+        lower.set_ylabel("step sizes\nnot zero (%)")
+    panels[-1].set_xlabel("outer steps")
+    for axes in panels:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)

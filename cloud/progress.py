@@ -41,8 +41,7 @@ class Progress:
         self.note(
             f"step {row['step']:.0f}: validation {self._loss.words} "
             f"{row[f'validation_{self._loss.metric}']:.4f} "
-            f"± {row['validation_ci95']:.4f}, {row['active_layers']:.0f} layers active, "
-            f"{row['zero_step_sizes']:.0%} of the step sizes zero"
+            f"± {row['validation_ci95']:.4f}{_active(row)}"
         )
         if (residual := row.get("lower_residual", 0.0)) > UNSOLVED:
             self.note(
@@ -58,8 +57,8 @@ class Progress:
 
     def _shown(self, metrics: Mapping[str, float]) -> dict[str, str]:
         name = self._loss.metric
-        loss, metric, active = (metrics[key] for key in ("query_loss", f"query_{name}", "active_layers"))
-        return {"loss": f"{loss:.3f}", name: f"{metric:.3f}", "active layers": f"{active:.0f}"}
+        shown = {"loss": f"{metrics['query_loss']:.3f}", name: f"{metrics[f'query_{name}']:.3f}"}
+        return shown | ({"active layers": f"{active:.0f}"} if (active := metrics["active_layers"]) else {})
 
     def __enter__(self) -> Progress:
         return self
@@ -68,6 +67,14 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+def _active(row: Mapping[str, float]) -> str:
+    """What a method with inner steps updates."""
+    if "active_layers" not in row:
+        return ""
+    zero = row["zero_step_sizes"]
+    return f", {row['active_layers']:.0f} layers active, {zero:.0%} of the step sizes zero"
 
 
 def minutes(seconds: float) -> str:

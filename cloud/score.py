@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +99,19 @@ def measure(
         tick: is told the number of tasks after each of `batches`.
         batch: support samples run at once, see `adapt`.
     """
-    rows = []
-    for tasks in batches:
-        rows.append(_score(network, config, meta, tasks, batch))
-        tick(len(tasks))
-    values, losses = torch.cat(rows).T
-    return Score(float(values.mean()), interval(values), float(losses.mean()), len(values), of=network.loss)
+
+    def rows() -> Iterator[Tensor]:
+        for tasks in batches:
+            yield _score(network, config, meta, tasks, batch)
+            tick(len(tasks))
+
+    return score_of(rows(), network.loss)
+
+
+def score_of(rows: Iterable[Tensor], loss: Loss) -> Score:
+    """The score of tasks, from the query metric and loss of each after adaptation, float64 (T, 2) a piece."""
+    values, losses = torch.cat(list(rows)).T
+    return Score(float(values.mean()), interval(values), float(losses.mean()), len(values), of=loss)
 
 
 @torch.no_grad()

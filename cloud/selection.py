@@ -55,11 +55,13 @@ def selection(run: TrainedRun | str | PathLike[str], *, tasks: int = 100) -> Sel
     """Adapt a finished run to fixed test tasks, attention per sample as on the device, and see what is updated.
 
     Raises:
-        ConfigError: no finished run, or fewer than one task.
+        ConfigError: no finished run, one of a learner without inner steps, or fewer than one task.
     """
     if tasks < 1:
         raise ConfigError(f"tasks must be at least 1, got {tasks}")
     trained = run if isinstance(run, TrainedRun) else load_run(run)
+    if not isinstance(trained, TrainedRun):
+        raise ConfigError(f"{trained.path}: {trained.config.method.name} has no inner steps that update layers")
     sampler = fixed_sampler(load_split(trained.config.data, "test", trained.spec), trained.config.task)
     return selection_of(
         trained.parts.network, trained.parts.method.config, trained.meta, draw_all(sampler, tasks)

@@ -7,21 +7,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .assemble import Parts, assemble, fixed_sampler, load_split, training_sampler
+from .assemble import fixed_sampler, load_split, parts_of, training_sampler
 from .config import RunConfig, method_settings
 from .errors import ConfigError
 from .finish import finish
 from .loop import Job, begin, run
-from .outer import MethodConfig
+from .parts import Parts
 from .progress import Progress
 from .recipes import read_recipe
 from .run_directory import RunDirectory
-from .trained_run import TrainedRun, load_run
-
-ATTENTION_SETTINGS = (
-    *("rho_fw", "rho_bw", "cap", "bw_input"),
-    *("attention_over", "attention_ratio", "attention_masks"),
-)
+from .trained_run import AmortizedRun, TrainedRun, load_run
 
 
 def train(
@@ -32,7 +27,7 @@ def train(
     data: str | PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
-) -> TrainedRun:
+) -> TrainedRun | AmortizedRun:
     """Meta-train, and leave a run directory behind.
 
     Args:
@@ -56,12 +51,12 @@ def train(
     training = training_sampler(config)
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
-    parts = assemble(config, training.spec, training.outputs)
+    parts = parts_of(config, training.spec, training.outputs)
     _refuse_ignored(config, parts, changes)
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
     if not job.directory.result.exists():
-        with Progress(parts.config.train.outer_steps, state.step, progress, parts.network.loss) as shown:
+        with Progress(parts.config.train.outer_steps, state.step, progress, parts.loss) as shown:
             finish(job, run(job, state, shown), test, shown)
     return load_run(out)
 
@@ -70,22 +65,10 @@ def _refuse_ignored(asked: RunConfig, parts: Parts, changes: Iterable[str]) -> N
     """A setting of the method that was asked for must be in force."""
     wanted, in_force = method_settings(asked.method), method_settings(parts.config.method)
     asked_for = [key for section, _, key in (name.partition(".") for name in changes) if section == "method"]
-    idle = _idle(parts.config.method)
+    idle = parts.idle()
     for key in (key for key in asked_for if key in wanted):
         if wanted[key] != in_force[key]:
-            fixed = f"{parts.method.name} fixes it to {in_force[key]!r}"
+            fixed = f"{asked.method.name} fixes it to {in_force[key]!r}"
             raise ConfigError(f"method.{key}: {fixed}, so {wanted[key]!r} would have no effect")
         if key in idle and wanted[key]:
             raise ConfigError(f"method.{key}: {wanted[key]!r} would have no effect, it needs {idle[key]}")
-
-
-def _idle(method: MethodConfig) -> dict[str, str]:
-    """Settings that another one switches off, with what they need; 0 and none are always accepted."""
-    needs = {
-        "a rho_bw": (method.rho_bw is not None, ("bw_input",)),
-        "attention = true": (method.attention, ATTENTION_SETTINGS),
-        "a penalty": (method.penalty != "none", ("penalty_strength", "warmup_fraction")),
-        'penalty = "peak"': (method.penalty == "peak", ("target_fraction", "prune_at")),
-        "first_order = false": (not method.first_order, ("first_order_until",)),
-    }
-    return {name: need for need, (met, names) in needs.items() if not met for name in names}

@@ -14,28 +14,29 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..edge.cost import Layer
-from ..edge.inputs import Spec, spec_from_json
-from .assemble import Parts, assemble
+from ..edge.inputs import InputSpec, Spec, spec_from_json
+from .amortized import Learner, Modules
+from .assemble import assemble, parts_of
 from .config import RunConfig
 from .errors import ConfigError
+from .gradient_parts import GradientParts
+from .learner_parts import LearnerParts
 from .outer import Meta
+from .parts import Parts
 from .run_directory import RunDirectory, read_config
 from .score import Score
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """A meta-trained model with everything the device needs to know about it. K steps, L layers.
+class FinishedRun:
+    """What all finished runs have.
 
     Attributes:
         path: the run directory.
         config: the resolved configuration.
-        parts: network and method as built for the configuration (the network's own weights are not trained).
-        meta: learned weights and attention parameters; `meta.alpha` float32 (K, L) holds the step sizes.
+        parts: what was trained, as built for the configuration (its own weights are not trained).
+        meta: what was learned, and what was kept fixed.
         spec: shape and preprocessing of a sample.
-        caps: per layer, per step: most channels that forward attention keeps for a sample (99th percentile),
-            0 where the layer is not updated; None for layers without attention.
-        benefits: per layer, per step: mean first-order loss decrease alpha * <g, gamma * g>.
         result: the content of result.json.
     """
 
@@ -44,9 +45,69 @@ class TrainedRun:
     parts: Parts
     meta: Meta
     spec: Spec
+    result: dict[str, Any]
+
+    @property
+    def samples(self) -> int:
+        """Support set size N of a task."""
+        return self.config.task.ways * self.config.task.shots
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the network: classes, or numbers in a target."""
+        return int(self.result.get("outputs", self.config.task.ways))
+
+    @property
+    def test(self) -> Score:
+        """What was reached on the test tasks."""
+        return Score.from_json(self.result["test"], self.parts.loss)
+
+
+@dataclass(frozen=True)
+class AmortizedRun(FinishedRun):
+    """A meta-trained learner that adapts by forward passes; `FinishedRun` says more."""
+
+    parts: LearnerParts
+    spec: InputSpec
+
+    @property
+    def learner(self) -> Learner:
+        """The learner as built for the configuration."""
+        return self.parts.learner
+
+    @property
+    def line(self) -> str:
+        """What there is to say beside the score."""
+        return f"adapts by forward passes, {self.learner.modules.features} features"
+
+    def modules(self) -> Modules:
+        """Fresh modules carrying the meta-learned weights, in evaluation mode."""
+        return self.learner.modules.carrying({**self.meta.learned, **self.meta.fixed})
+
+
+@dataclass(frozen=True)
+class TrainedRun(FinishedRun):
+    """A model meta-trained for gradient steps, with everything the device needs to know of it. K steps, L layers.
+
+    Attributes:
+        parts: network and method.
+        meta: learned weights and attention parameters; `meta.alpha` float32 (K, L) holds the step sizes.
+        caps: per layer, per step: most channels that forward attention keeps for a sample (99th percentile),
+            0 where the layer is not updated; None for layers without attention.
+        benefits: per layer, per step: mean first-order loss decrease alpha * <g, gamma * g>.
+    """
+
+    parts: GradientParts
     caps: tuple[tuple[int, ...] | None, ...]
     benefits: tuple[tuple[float, ...], ...]
-    result: dict[str, Any]
+
+    @property
+    def line(self) -> str:
+        """What there is to say beside the score."""
+        return (
+            f"{self.result['active_layers']} of {len(self.layers)} layers active, "
+            f"{self.result['zero_step_sizes']:.0%} of the step sizes zero"
+        )
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -68,21 +129,6 @@ class TrainedRun:
         """Clip ratios (forward, backward) of meta attention, None where a side is off; None without attention."""
         settings = self.parts.method.config
         return (settings.rho_fw, settings.rho_bw) if settings.attention else None
-
-    @property
-    def samples(self) -> int:
-        """Support set size N of a meta-training task."""
-        return self.config.task.ways * self.config.task.shots
-
-    @property
-    def outputs(self) -> int:
-        """Outputs of the network: classes, or numbers in a target."""
-        return int(self.result.get("outputs", self.config.task.ways))
-
-    @property
-    def test(self) -> Score:
-        """What was reached on the test tasks."""
-        return Score.from_json(self.result["test"], self.parts.network.loss)
 
     def module(self) -> nn.Module:
         """A fresh backbone carrying the meta-learned weights, in evaluation mode.
@@ -116,7 +162,7 @@ class TrainedRun:
             )
 
 
-def load_run(path: str | PathLike[str]) -> TrainedRun:
+def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
     """Read a finished run directory.
 
     Raises:
@@ -127,27 +173,49 @@ def load_run(path: str | PathLike[str]) -> TrainedRun:
     if not directory.result.is_file():
         raise ConfigError(f"{path} is not finished (no result.json): go on with meta-train run ... --resume")
     try:
-        layers = json.loads(directory.layers.read_text(encoding="utf-8"))
         result = json.loads(directory.result.read_text(encoding="utf-8"))
         tensors = load_file(directory.model)
+        parts = parts_of(config, spec_from_json(result["input"]), result.get("outputs"))
+        if isinstance(parts, LearnerParts):
+            return _amortized(directory, config, parts, tensors, result)
+        layers = json.loads(directory.layers.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise ConfigError(f"{path} is damaged ({error}); train again") from None
-    spec = spec_from_json(result["input"])
-    parts = assemble(config, spec, result.get("outputs"))
-    alpha = tensors.pop("alpha")
     return TrainedRun(
         path=directory.path,
         config=config,
         parts=parts,
-        meta=_checked(directory, parts, tensors, alpha),
-        spec=spec,
+        meta=_checked(directory, parts, tensors, tensors.pop("alpha")),
+        spec=parts.spec,
+        result=result,
         caps=tuple(None if row["cap"] is None else tuple(row["cap"]) for row in layers),
         benefits=tuple(tuple(row["benefit"]) for row in layers),
-        result=result,
     )
 
 
-def _checked(directory: RunDirectory, parts: Parts, learned: dict[str, Tensor], alpha: Tensor) -> Meta:
+def _amortized(
+    directory: RunDirectory,
+    config: RunConfig,
+    parts: LearnerParts,
+    tensors: dict[str, Tensor],
+    result: dict[str, Any],
+) -> AmortizedRun:
+    learned = parts.learner.init(config.seed).learned.keys()
+    meta = Meta(
+        {name: value for name, value in tensors.items() if name in learned},
+        {name: value for name, value in tensors.items() if name not in learned},
+    )
+    run = AmortizedRun(directory.path, config, parts, meta, parts.spec, result)
+    try:
+        run.modules()
+    except ValueError as error:
+        raise ConfigError(f"{directory.model}: {error}") from None
+    return run
+
+
+def _checked(
+    directory: RunDirectory, parts: GradientParts, learned: dict[str, Tensor], alpha: Tensor
+) -> Meta:
     expected = (parts.config.method.inner_steps, len(parts.network.layers))
     if tuple(alpha.shape) != expected:
         raise ConfigError(

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from ...edge.errors import EdgeAdaptError, UsageError
-from ..errors import ConfigError
-from ..loop import TrainingError
+from ..errors import ConfigError, TrainingError
 from .eval import evaluate_command
 from .list import list_command
 from .pretrain import pretrain_command

@@ -29,4 +29,4 @@ def evaluate_command(run: str, data: str | None, tasks: int, batch: int | None, 
     if as_json:
         click.echo(json.dumps(score.to_json()))
     else:
-        click.echo(f"{score.text}, {score.before_text}")
+        click.echo(", ".join(filter(None, (score.text, score.before_text))))

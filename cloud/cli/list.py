@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import click
 
+from ..amortized import LEARNERS
 from ..models import BACKBONES
 from ..outer import METHODS
 from ..recipes import read_recipe, recipe_names
@@ -16,6 +17,10 @@ from ..tasks import describe_datasets
 def list_command() -> None:
     """Name methods, backbones, data sets and recipes."""
     _print("methods", {name: f"{method.summary} ({method.paper})" for name, method in METHODS.items()})
+    _print(
+        "methods without inner steps",
+        {name: f"{learner.summary} ({learner.paper})" for name, learner in LEARNERS.items()},
+    )
     _print("backbones", {name: backbone.line for name, backbone in BACKBONES.items()})
     _print("data sets", {name.lower(): line for name, line in describe_datasets().items()})
     _print("recipes", {name: str(read_recipe(name).get("summary", "")) for name in recipe_names()})

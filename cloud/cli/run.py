@@ -44,11 +44,8 @@ def run_command(
         click.echo(_how_to_resume(out, resume), err=True)
         click.get_current_context().exit(130)
     test = trained.test
-    click.echo(
-        f"{out}: {test.text} ({test.before_text}), "
-        f"{trained.result['active_layers']} of {len(trained.layers)} layers active, "
-        f"{trained.result['zero_step_sizes']:.0%} of the step sizes zero"
-    )
+    before = f" ({test.before_text})" if test.before_text else ""
+    click.echo(f"{out}: {test.text}{before}, {trained.line}")
 
 
 def _how_to_resume(out: Path, resumed: bool) -> str:

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..assemble import load_split
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..files import replace_text
 from ..interrupts import postponed_interrupts
-from ..loop import TrainingError, cosine
+from ..loop import cosine
 from ..models import build_backbone
 from ..run_directory import replace_json, replace_tensors, to_csv
 from ..settings import to_table

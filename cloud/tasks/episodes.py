@@ -66,6 +66,10 @@ class TaskSampler(Protocol):
     def samples(self) -> int:
         """Samples of a task, support and query together."""
 
+    @property
+    def seed(self) -> int:
+        """With a task's number, all that the task depends on."""
+
     def batch(self, first_index: int, count: int) -> EpisodeBatch:
         """Return tasks first_index .. first_index+count-1, stacked and preprocessed."""
 
