@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +28,8 @@ from edge_adapt.edge.plan.candidate import Family, Request
 from edge_adapt.edge.plan.freezing import unfrozen
 from edge_adapt.edge.plan.search import updated_layers
 from machine import machine
+from trainings import RESULTS, data_directory, keep
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "byte_storage.json"
 QUERIES, SEED = 15, 0
 QUANTILES = {"median": 0.5, "95 %": 0.95, "largest": 1.0}
 BOUND = 2e-2
@@ -54,13 +52,14 @@ def main() -> None:
     )
     parser.add_argument("--tasks", type=int, default=600, help="tasks of the test classes")
     parser.add_argument("--engine", default=default_engine(), help="native or reference")
-    parser.add_argument("--data", type=Path, default=None, help="directory of the data sets' files")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument(
+        "--data", type=Path, default=data_directory(), help="directory of the data sets' files"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "byte_storage.json", help="the results file")
     args = parser.parse_args()
-    data = args.data or Path(os.environ.get("EDGE_ADAPT_DATA", ROOT.parent / "shared" / "data"))
     for path in args.bundle:
-        row = compared(Bundle.open(path), args.tasks, args.engine, data)
-        keep(row, args.out)
+        row = compared(Bundle.open(path), args.tasks, args.engine, args.data)
+        keep(row, args.out, lambda each: each["recipe"])
         print(json.dumps(row))
 
 
@@ -124,16 +123,6 @@ def planned(bundle: Bundle, samples: int, engine: str) -> Mapping[str, Plan]:
         name: Family(request, unfrozen(updated), 0.0, None, choice, (1,)).plan(1)
         for name, choice in CHOICES.items()
     }
-
-
-def keep(row: dict[str, Any], out: Path) -> None:
-    """Put the row into the results file, in place of an older one of the same recipe."""
-    rows = json.loads(out.read_text()) if out.exists() else []
-    rows = sorted([old for old in rows if old["recipe"] != row["recipe"]] + [row], key=lambda r: r["recipe"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".tmp")
-    partial.write_text(json.dumps(rows, indent=1) + "\n")
-    partial.replace(out)
 
 
 if __name__ == "__main__":

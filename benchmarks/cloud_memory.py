@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from allocations import highest_bytes
 from edge_adapt.cloud.inner.base import MethodConfig
 from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.outer import METHODS
 from machine import machine
 from maml_steps import Problem
-from torch.profiler import ProfilerActivity, profile
 
 OUT = Path(__file__).with_name("results") / "cloud_memory.json"
 CHECKPOINTED = {"checkpoint_steps": True}
@@ -77,14 +77,7 @@ def peak_bytes(name: str, settings: dict[str, Any], image_size: int, inner_steps
     config = MethodConfig(inner_steps=inner_steps, inner_step_size=0.01, tasks_per_chunk=1, **settings)
     method = METHODS[name](network, config)
     meta, batch = method.init(0), problem.batch(0)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        method.meta_gradient(meta, batch, 0.0)
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    alive = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        highest = max(highest, alive)
-    return highest
+    return highest_bytes(lambda: method.meta_gradient(meta, batch, 0.0))
 
 
 if __name__ == "__main__":
