@@ -167,46 +167,24 @@ def _part(module: nn.Module | None, shape: tuple[int, ...]) -> Part | None:
     return None if module is None else captured(module, shape)
 
 
-def export_prototypes(
+def source_of_extractor(
     model: nn.Module | str | PathLike[str],
-    out: str | PathLike[str],
-    *,
     classes: int,
-    example_input: Values | None = None,
+    example: Values | None = None,
+    *,
     cut_classifier: bool = False,
     samples: int = 25,
     input: InputSpec | ArraySpec | None = None,
     name: str | None = None,
-) -> Path:
-    """Write a bundle of kind "prototypes" of your own feature extractor: a class is the mean of its features.
-
-    Args:
-        model: a torch module, samples (n, ...) to features (n, D), exported in evaluation mode; or the path of such an
-            ONNX file.
-        out: the directory to write; an existing bundle is replaced, anything else is refused.
-        classes: most classes a device can tell apart.
-        example_input: for a torch module: a batch (n, ...) as it takes it; only shape and type are used.
-        cut_classifier: the model is a classifier: its last fully connected layer is left away.
-        samples: support samples that plans are made for by default; a device may bring more.
-        input: preprocessing of a sample; None: float32 arrays as they are.
-        name: of the bundle.
-
-    Returns:
-        The bundle's directory.
-
-    Raises:
-        ExportError: the model cannot be exported (names the node and the way out); nothing is written.
-        UsageError: `out` exists and is not a bundle.
-    """
-    from .amortized_bundle import write_amortized
-
-    part, shape, about = _extractor(model, example_input)
+) -> AmortizedSource:
+    """Make prototypes of your own feature extractor; see `export_prototypes`."""
+    part, shape, about = _extractor(model, example)
     spec = input or ArraySpec(shape)
     if tuple(spec.shape) != shape:
         raise ExportError(f"input: its shape is {tuple(spec.shape)}, but the samples are {shape}")
     if cut_classifier:
         part = without_last_layer(part)
-    source = AmortizedSource(
+    return AmortizedSource(
         PROTOTYPES,
         name or about.rpartition(" ")[2],
         spec,
@@ -215,7 +193,6 @@ def export_prototypes(
         samples=samples,
         provenance={"source": about, "notes": list(part.network.notes)},
     )
-    return write_amortized(source, Path(out))
 
 
 def without_last_layer(part: Part) -> Part:

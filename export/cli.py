@@ -11,7 +11,7 @@ import click
 
 from ..edge.errors import EdgeAdaptError, UsageError
 from ..edge.inputs import InputSpec
-from . import export_bundle
+from . import export_bundle, export_prototypes
 
 INTERRUPTED = 130
 FILE = click.Path(path_type=Path)
@@ -26,12 +26,22 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 
 @click.command(
     epilog="\b\nExamples:\n  export-bundle runs/glyphs -o bundle/\n"
-    "  export-bundle --from-onnx model.onnx -o bundle/ --layers 'classifier*'",
+    "  export-bundle --from-onnx model.onnx -o bundle/ --layers 'classifier*'\n"
+    "  export-bundle --from-onnx resnet18.onnx -o bundle/ --prototypes --cut-classifier --classes 20",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="edge-adapt", prog_name="export-bundle")
 @click.argument("run", type=FILE, required=False)
 @click.option("-o", "--out", type=FILE, help="Directory to write.")
+@click.option("--classes", type=click.IntRange(min=2), help="Outputs of a head that the device computes.")
+@click.option(
+    "--prototypes", is_flag=True, help="FILE makes features: adapt by forward passes; needs --classes."
+)
+@click.option(
+    "--cut-classifier",
+    is_flag=True,
+    help="With --prototypes: FILE is a classifier, leave its last layer away.",
+)
 @click.option("--ort-training", is_flag=True, help="Also write artifacts for ONNX Runtime training.")
 @click.option("--from-onnx", type=FILE, metavar="FILE", help="A forward ONNX file instead of a run.")
 @click.option("--step-size", type=float, help="Learning rate of every chosen layer.  [default: 0.01]")
@@ -51,6 +61,8 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 def command(
     run: Path | None,
     out: Path | None,
+    prototypes: bool,
+    cut_classifier: bool,
     ort_training: bool,
     from_onnx: Path | None,
     dry_run: bool,
@@ -69,9 +81,20 @@ def command(
     if dry_run or out is None:
         _dry_run(model, options["loss"])
         return
-    target = export_bundle(model, out, ort_training=ort_training, **settings)
+    if prototypes or cut_classifier:
+        target = _prototypes(from_onnx, out, cut_classifier, settings)
+    else:
+        target = export_bundle(model, out, ort_training=ort_training, **settings)
     size_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     click.echo(f"{target}: {size_bytes / 1e6:.2f} MB; look at it with: edge-adapt inspect {target}", err=True)
+
+
+def _prototypes(model: Path | None, out: Path, cut_classifier: bool, settings: dict[str, Any]) -> Path:
+    if model is None or "classes" not in settings:
+        raise UsageError("--prototypes needs a feature extractor, --from-onnx FILE, and --classes")
+    if odd := sorted(set(settings) - {"classes", "samples", "input"}):
+        raise UsageError(f"--prototypes: nothing is trained on the device; leave {', '.join(odd)} away")
+    return export_prototypes(model, out, cut_classifier=cut_classifier, **settings)
 
 
 def _settings(model: Path, options: dict[str, Any]) -> dict[str, Any]:

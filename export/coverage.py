@@ -140,13 +140,14 @@ def _read(
 
 
 def _of_run(path: str | PathLike[str]) -> tuple[nn.Module, tuple[int, ...]]:
-    from ..cloud import ConfigError, load_run
+    from ..cloud import AmortizedRun, ConfigError, load_run
 
     try:
         run = load_run(path)
     except ConfigError as error:
         raise ExportError(str(error)) from error
-    return run.module(), tuple(run.spec.shape)
+    module = run.modules().extractor if isinstance(run, AmortizedRun) else run.module()
+    return module, tuple(run.spec.shape)
 
 
 def _rows(graph: ForwardGraph, found: list[Found], refused: list[Refused]) -> Iterator[Row]:

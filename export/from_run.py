@@ -6,14 +6,42 @@ from typing import Any
 
 import numpy as np
 
-from ..cloud import TrainedRun
+from ..cloud import AmortizedRun, TrainedRun
+from .amortized import AmortizedSource, source_of_modules
 from .source import SIDES, AttentionModule, AttentionSettings, Side, Source
 
 _PARTS = ("hidden.weight", "hidden.bias", "out.weight", "out.bias")
 
 
+LEARNERS = {"protonets": "prototypes", "cnaps": "cnaps", "simple-cnaps": "simple-cnaps"}
+"""The kind of bundle by the learner's name."""
+
+
+def source_of_learner(run: AmortizedRun, classes: int | None = None) -> AmortizedSource:
+    """Take from a run of a learner that adapts by forward passes what the device needs.
+
+    Args:
+        run: the run.
+        classes: outputs of the head; None: the classes of a task.
+
+    Raises:
+        ExportError: a module cannot be exported.
+    """
+    method = run.config.method
+    return source_of_modules(
+        LEARNERS[method.name],
+        run.modules(),
+        run.spec,
+        run.config.task.ways if classes is None else classes,
+        name=_name(run),
+        covariance=method.covariance,
+        samples=run.samples,
+        provenance=_provenance(run),
+    )
+
+
 def source_of_run(run: TrainedRun) -> Source:
-    """Take from a run what the device needs.
+    """Take from a run with gradient steps what the device needs.
 
     Raises:
         ExportError: parts of the run do not fit together.
@@ -22,7 +50,7 @@ def source_of_run(run: TrainedRun) -> Source:
     method = run.parts.method.config
     caps = [[0] * len(run.alpha) if cap is None else cap for cap in run.caps]
     return Source(
-        name="-".join((run.config.backbone.rpartition(":")[2], run.config.data.name, run.config.method.name)),
+        name=_name(run),
         module=run.module(),
         input=run.spec,
         layer_names=layers,
@@ -48,8 +76,12 @@ def _attention(run: TrainedRun, layers: tuple[str, ...]) -> dict[str, dict[Side,
     return found
 
 
-def _provenance(run: TrainedRun) -> dict[str, Any]:
-    test, metric = run.result["test"], run.parts.network.loss.metric
+def _name(run: TrainedRun | AmortizedRun) -> str:
+    return "-".join((run.config.backbone.rpartition(":")[2], run.config.data.name, run.config.method.name))
+
+
+def _provenance(run: TrainedRun | AmortizedRun) -> dict[str, Any]:
+    test, metric = run.result["test"], run.parts.loss.metric
     return {
         "recipe": run.result["recipe"],
         "method": run.result["method"],
