@@ -1,0 +1,79 @@
+"""Write the tables of docs/lite.md from benchmarks/results/lite.json.
+
+python benchmarks/lite_tables.py           rewrites them
+python benchmarks/lite_tables.py --check   fails if the page says something else than the results
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pages import ROOT, Tables, rewrite_or_check
+
+RESULTS = ROOT / "benchmarks" / "results" / "lite.json"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Rewrite or check the page."""
+    rewrite_or_check("The tables of docs/lite.md.", {"docs/lite.md": TABLES})
+
+
+def rows_of(*studies: str) -> list[Row]:
+    """The rows of some studies, in the order of the file."""
+    found: list[Row] = json.loads(RESULTS.read_text())
+    return [row for row in found if row["study"] in studies]
+
+
+def table(names: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
+    """A table: the first column left, the others right."""
+    head = [*names]
+    rows = ["| " + " | ".join(map(str, cells)) + " |" for cells in lines]
+    return "\n".join(["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1), *rows]) + "\n"
+
+
+def against_full() -> str:
+    """ProtoNets with LITE and with full back-propagation, mean over seeds."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows_of("omniglot", "miniimagenet"):
+        groups.setdefault((row["study"], row["learner"]), []).append(row)
+    lines = [
+        (
+            f"{study}, {rows[0]['ways']}-way, N = {rows[0]['n_support']}",
+            rows[0]["h"] or "all",
+            f"{rows[0]['outer_steps']} x {rows[0]['tasks_per_step']}",
+            len(rows),
+            _accuracy(rows),
+        )
+        for (study, _), rows in groups.items()
+    ]
+    return table(("ProtoNets on", "h", "outer steps x tasks", "seeds", "accuracy"), lines)
+
+
+def on_one_extractor() -> str:
+    """Every learner on the same extractor, tested on two data sets."""
+    rows = rows_of("extractor")
+    data = sorted({row["data"] for row in rows}, key=lambda name: name != "miniimagenet")
+    learners = list(dict.fromkeys(row["learner"] for row in rows))
+    lines = []
+    for learner in learners:
+        own = {row["data"]: row for row in rows if row["learner"] == learner}
+        first = next(iter(own.values()))
+        cells = [_accuracy([own[name]]) if name in own else "" for name in data]
+        lines.append((learner, f"{first['outer_steps']} x {first['tasks_per_step']}", first["h"] or "all", *cells))
+    return table(("learner", "outer steps x tasks", "h", *data), lines)
+
+
+def _accuracy(rows: list[Row]) -> str:
+    """Mean over runs, and the mean of their intervals over tasks."""
+    value, ci95 = (sum(row[name] for row in rows) / len(rows) for name in ("value", "ci95"))
+    return f"{value:.1%} ± {ci95:.1%}"
+
+
+TABLES: Tables = {"against full back-propagation": against_full, "one extractor": on_one_extractor}
+
+
+if __name__ == "__main__":
+    main()
