@@ -19,6 +19,13 @@ class AdamState:
     first: dict[str, Tensor]
     second: dict[str, Tensor]
 
+    def to(self, device: str) -> AdamState:
+        """The same state, its tensors elsewhere."""
+        first, second = (
+            {name: value.to(device) for name, value in own.items()} for own in (self.first, self.second)
+        )
+        return AdamState(self.steps, first, second)
+
 
 def init(values: Mapping[str, Tensor]) -> AdamState:
     """The state before the first step."""

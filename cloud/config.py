@@ -31,6 +31,7 @@ OWN_SPEC: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(DECODED, ("size",)),
 }
 """Which of `SPEC_SETTINGS` may be given; images of a folder need them all."""
+DEVICES = ("cpu", "cuda")
 BUILT_IN = ("glyphs", "sinusoid")
 """Data sets that no file is read for."""
 NUMBERLESS = ("summary", "recipe", "data.root", "data.cache", "data.cache_size", "backbone_root")
@@ -159,6 +160,8 @@ class TrainConfig:
     """Outer steps between validations (an epoch); the last step is always validated."""
     validation_tasks: int = 600
     test_tasks: int = 600
+    device: str = "cpu"
+    """Where meta-training computes: "cpu" or "cuda". Samples are decoded on the CPU."""
     initial_weights: str | None = None
     """A safetensors file or a state dict of torch (.pt, .pth) of weights to start from, by name; what it lacks (a new
     classifier) starts at random. Learners without inner steps take norms' statistics too, and need all but a
@@ -169,6 +172,7 @@ class TrainConfig:
             _check(f"train.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
         for name in ("validation_tasks", "test_tasks"):
             _check(f"train.{name}", getattr(self, name) >= 2, "at least 2", getattr(self, name))
+        _check("train.device", self.device in DEVICES, f"one of {', '.join(DEVICES)}", self.device)
         _check("train.learning_rate", self.learning_rate > 0, "above 0", self.learning_rate)
         within = 0 <= self.final_learning_rate <= self.learning_rate
         _check("train.final_learning_rate", within, "in [0, train.learning_rate]", self.final_learning_rate)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"
 """Ends the name of a file that is being written."""
 
 
-def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a temporary sibling, which a failure does not leave behind.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a temporary sibling to write; it becomes the file, and a failure does not leave it behind.
 
     Raises:
         OSError: no space, no right to write; an old file of this name stays as it was.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
-        partial.write_bytes(content)
+        yield partial
         os.replace(partial, path)
-    except OSError:
+    except Exception:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file, see `replacing`."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..edge.inputs import Spec
 from .batches import draw, draw_all
@@ -14,7 +17,7 @@ from .config import RunConfig
 from .initial import with_weights
 from .inner.network import Network
 from .losses import Loss
-from .outer import Meta, MetaGradient, Method, MethodConfig
+from .outer import Batch, Meta, MetaGradient, Method, MethodConfig
 from .parts import Conclusion, Tick
 from .pictures import step_sizes
 from .score import Score, measure, score_before
@@ -47,7 +50,8 @@ class GradientParts:
 
     def meta_gradient(self, meta: Meta, tasks: TaskSampler, first: int, progress: float) -> MetaGradient:
         """See `Parts`."""
-        return self.method.meta_gradient(meta, draw(tasks, first, self.config.train.tasks_per_step), progress)
+        batch = draw(tasks, first, self.config.train.tasks_per_step)
+        return self.method.meta_gradient(meta, batch.to(_device(meta)), progress)
 
     def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
         """See `Parts`."""
@@ -71,11 +75,11 @@ class GradientParts:
         batch: int | None = None,
     ) -> Score:
         """See `Parts`."""
-        return measure(self.network, self.method.config, meta, draw_all(tasks, count), tick, batch)
+        return measure(self.network, self.method.config, meta, _all(meta, tasks, count), tick, batch)
 
     def before(self, meta: Meta, tasks: TaskSampler, count: int) -> float | None:
         """See `Parts`."""
-        return score_before(self.network, meta, draw_all(tasks, count))
+        return score_before(self.network, meta, _all(meta, tasks, count))
 
     def columns(self, meta: Meta) -> dict[str, float]:
         """See `Parts`."""
@@ -87,7 +91,7 @@ class GradientParts:
 
     def conclude(self, meta: Meta, validation: TaskSampler) -> Conclusion:
         """Calibrated on validation tasks: the layer table, and a picture of the step sizes."""
-        tasks = draw_all(validation, self.config.train.validation_tasks)
+        tasks = _all(meta, validation, self.config.train.validation_tasks)
         calibration = calibrate(self.network, self.method.config, meta, tasks)
         names = [layer.name for layer in self.network.layers]
         benefits = [value for row in calibration.benefits for value in row]
@@ -110,6 +114,15 @@ class GradientParts:
                 self.network.layers, calibration.caps, calibration.benefits, strict=True
             )
         ]
+
+
+def _device(meta: Meta) -> torch.device:
+    return next(iter(meta.learned.values())).device
+
+
+def _all(meta: Meta, tasks: TaskSampler, count: int) -> Iterator[Batch]:
+    """Tasks 0 .. count-1, where the meta-parameters are."""
+    return (batch.to(_device(meta)) for batch in draw_all(tasks, count))
 
 
 def _idle(method: MethodConfig) -> dict[str, str]:

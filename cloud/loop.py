@@ -43,7 +43,7 @@ class Job:
 
 def begin(job: Job) -> State:
     """The state before the first outer step, saved in a new run directory."""
-    meta = job.parts.init()
+    meta = job.parts.init().to(job.config.train.device)
     state = State(0, meta, adam.init(meta.learned))
     job.directory.begin(job.config)
     job.directory.save(state, job.config)

@@ -95,7 +95,7 @@ class RunDirectory:
             raise ConfigError(
                 f"{self.path} was started with other settings, so it cannot be resumed: {changed[0]}"
             )
-        return state
+        return state.to(config.train.device)
 
     def save(self, state: State, config: RunConfig) -> None:
         """Write checkpoint and metrics."""

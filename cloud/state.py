@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from .adam import AdamState
 from .errors import ConfigError
-from .files import replace_bytes
+from .files import replacing
 from .outer import Meta
 
 FORMAT = 2
@@ -51,13 +50,17 @@ class State:
     pending: tuple[dict[str, float], ...] = ()
     seconds: float = 0.0
 
+    def to(self, device: str) -> State:
+        """The same state, its tensors elsewhere."""
+        best = None if self.best is None else replace(self.best, meta=self.best.meta.to(device))
+        return replace(self, meta=self.meta.to(device), adam=self.adam.to(device), best=best)
+
 
 def save_checkpoint(path: Path, state: State, config: Mapping[str, Any]) -> None:
     """Write a checkpoint that `torch.load(weights_only=True)` reads; it replaces an old one when complete."""
-    content = {"format": FORMAT, "config": dict(config), "state": asdict(state)}
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    replace_bytes(path, stream.getvalue())
+    content = {"format": FORMAT, "config": dict(config), "state": _stored(state)}
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
@@ -78,6 +81,17 @@ def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     if found != FORMAT:
         raise ConfigError(f"{path} has checkpoint format {found}, this version reads {FORMAT}; start again")
     return _restore(stored), content["config"]
+
+
+def _stored(state: State) -> dict[str, Any]:
+    """Plain values that share the state's tensors."""
+    best = state.best
+    return {
+        **vars(state),
+        "meta": vars(state.meta),
+        "adam": vars(state.adam),
+        "best": None if best is None else {**vars(best), "meta": vars(best.meta)},
+    }
 
 
 def _restore(stored: Mapping[str, Any]) -> State:

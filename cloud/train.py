@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..edge.errors import UsageError
+from ..edge.units import parse_bytes
 from .assemble import fixed_sampler, load_split, parts_of, training_sampler
 from .config import RunConfig, method_settings
 from .errors import ConfigError
 from .finish import finish
 from .loop import Job, begin, run
+from .memory_budget import fit_into
 from .parts import Parts
 from .progress import Progress
 from .recipes import read_recipe
-from .run_directory import RunDirectory
+from .run_directory import RunDirectory, read_config
 from .trained_run import AmortizedRun, TrainedRun, load_run
 
 
@@ -25,6 +32,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     *,
     data: str | PathLike[str] | None = None,
+    memory_budget: str | int | None = None,
     resume: bool = False,
     progress: bool = False,
 ) -> TrainedRun | AmortizedRun:
@@ -35,6 +43,9 @@ def train(
         out: the run directory; must not exist or be empty, unless resuming.
         overrides: settings to change, e.g. {"train.outer_steps": 500, "method.rho_fw": 0.5}.
         data: the folder of images, or the directory that holds the data set's file (`data.root`).
+        memory_budget: choose lite.h, lite.query_batch and lite.chunk so that training stays within so much memory
+            of the process, or of the GPU, such as "2GB"; what was chosen is part of the run's configuration, and
+            is taken from there when resuming.
         resume: go on from the checkpoint in `out`; with one CPU thread the numbers are bit for bit those of
             an uninterrupted run on the same machine, with more they are up to the rounding of parallel sums.
         progress: show a progress bar on stderr.
@@ -48,6 +59,10 @@ def train(
     """
     changes = dict(overrides or {}) | ({} if data is None else {"data.root": str(data)})
     config = RunConfig.from_table(read_recipe(recipe), changes)
+    if config.train.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('train.device: "cuda" is not available here, torch sees no GPU; set it to "cpu"')
+    if memory_budget is not None:
+        config = _within(config, memory_budget, Path(out), resume)
     training = training_sampler(config)
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
@@ -59,6 +74,18 @@ def train(
         with Progress(parts.config.train.outer_steps, state.step, progress, parts.loss) as shown:
             finish(job, run(job, state, shown), test, shown)
     return load_run(out)
+
+
+def _within(config: RunConfig, budget: str | int, out: Path, resume: bool) -> RunConfig:
+    """The configuration with settings that fit into a memory budget, or those that were found to before."""
+    if resume:
+        return replace(config, lite=read_config(out).lite)
+    try:
+        fit = fit_into(config, parse_bytes(budget))
+    except UsageError as error:
+        raise ConfigError(f"memory budget: {error}") from None
+    print(fit.text, file=sys.stderr)
+    return replace(config, lite=fit.lite)
 
 
 def _refuse_ignored(asked: RunConfig, parts: Parts, changes: Iterable[str]) -> None:

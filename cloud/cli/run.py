@@ -23,13 +23,24 @@ from .options import threads_option
     "--data", type=click.Path(), help="Folder of images, or the directory with the data set's file."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/RECIPE]")
+@click.option(
+    "--memory-budget",
+    metavar="SIZE",
+    help="Choose lite.h, lite.query_batch and lite.chunk so that training fits, e.g. 2GB of this process (CPU) or "
+    "of the GPU's allocator.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out; same numbers.")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. task.shots=5."
 )
 @threads_option
 def run_command(
-    recipe: str, data: str | None, out: Path | None, resume: bool, changes: tuple[str, ...]
+    recipe: str,
+    data: str | None,
+    out: Path | None,
+    memory_budget: str | None,
+    resume: bool,
+    changes: tuple[str, ...],
 ) -> None:
     """Meta-train RECIPE (a name from `meta-train list`, or a .toml file) and leave a run directory behind.
 
@@ -39,7 +50,9 @@ def run_command(
     out = out or Path("runs") / Path(recipe).stem
     overrides = dict(parse_override(change) for change in changes)
     try:
-        trained = train(recipe, out, overrides, data=data, resume=resume, progress=True)
+        trained = train(
+            recipe, out, overrides, data=data, memory_budget=memory_budget, resume=resume, progress=True
+        )
     except KeyboardInterrupt:
         click.echo(_how_to_resume(out, resume), err=True)
         click.get_current_context().exit(130)

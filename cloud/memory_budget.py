@@ -1,0 +1,233 @@
+"""How much of a task to differentiate at once so that training stays within a memory budget: tried, then chosen.
+
+Probes are the first step, validation and checkpoint of the run itself, in a process of their own: on the CPU their
+peak is the resident set (VmHWM), data and libraries included, on CUDA what the allocator held at most.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..edge.units import format_bytes
+from .config import RunConfig
+from .errors import ConfigError
+from .lite import LiteConfig
+from .settings import to_table
+from .tables import merge
+
+PROBES = (1, 2, 4, 8)
+LARGEST_CHUNK = 40
+"""Samples of a forward pass without gradient; more are no faster."""
+CHUNK_PER_PIECE = 4
+"""Samples without gradient that take less memory than one with it."""
+SHARE = 0.95
+"""Of the budget that a probe may take; the rest is for what a long run leaves unused between its allocations."""
+MARGIN = 1.02
+"""Peaks of two processes that do the same differ by less."""
+TRIES = 4
+
+
+Probe = Callable[[RunConfig, Sequence[LiteConfig], bool], list[float]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run's tasks have, and what its settings allow.
+
+    Attributes:
+        support: samples of a meta-training task.
+        queries: of a meta-training task.
+        h: at most so many support samples with gradient; what [lite] says is not exceeded, here as below.
+        query_batch: at most so many queries with gradient.
+        chunk: at most so many support samples at a time without gradient.
+    """
+
+    support: int
+    queries: int
+    h: int
+    query_batch: int
+    chunk: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Sizes:
+        """Of a configuration."""
+        task, lite = config.task, config.lite
+        support = task.ways * (task.training_shots or task.shots)
+        queries = task.ways * (task.training_queries or task.queries)
+        return cls(
+            support,
+            queries,
+            min(support, lite.h or support),
+            min(queries, lite.query_batch or queries),
+            min(support, lite.chunk or LARGEST_CHUNK),
+        )
+
+    @property
+    def most(self) -> int:
+        """The largest piece that makes a difference."""
+        return max(self.h, self.query_batch)
+
+    def lite(self, config: RunConfig, piece: int) -> LiteConfig:
+        """Settings for `piece` support samples and as many queries with gradient; none where that is all."""
+        h, query_batch = min(piece, self.h), min(piece, self.query_batch)
+        return replace(
+            config.lite,
+            h=None if h == self.support else h,
+            query_batch=None if query_batch == self.queries else query_batch,
+            chunk=min(CHUNK_PER_PIECE * piece, self.chunk),
+            stratified=config.lite.stratified and h < self.support,
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Settings that fit.
+
+    Attributes:
+        lite: what was chosen.
+        peak_bytes: of the last probe, with these settings.
+        budget_bytes: what was asked for.
+    """
+
+    lite: LiteConfig
+    peak_bytes: int
+    budget_bytes: int
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        chosen = {name: getattr(self.lite, name) for name in ("h", "query_batch", "chunk")}
+        shown = ", ".join(f"lite.{name} = {value or 'none (all)'}" for name, value in chosen.items())
+        peak = format_bytes(self.peak_bytes)
+        return f"memory budget {format_bytes(self.budget_bytes)}: {shown}; a first step took {peak}"
+
+
+def fit_into(config: RunConfig, budget_bytes: int, probe: Probe | None = None) -> Fit:
+    """Choose lite.h, lite.query_batch and lite.chunk, none above what the configuration says.
+
+    Support samples and queries get equal pieces. The peak grows linearly with the piece, so a few small probes tell
+    which one fits, and a probe with that one, on a whole task, whether it does.
+
+    Args:
+        config: the run's.
+        budget_bytes: for the process, or for the GPU's allocator.
+        probe: (configuration, settings in ascending order, whether on whole tasks) -> peaks in bytes, infinite
+            where memory ran out; None: `probe_steps`.
+
+    Raises:
+        ConfigError: even one sample at a time takes more, or the run itself cannot start.
+    """
+    sizes, probe = Sizes.of(config), probe or probe_steps
+    pieces = sorted({min(piece, sizes.most) for piece in PROBES})
+    peaks = dict(
+        zip(pieces, probe(config, [sizes.lite(config, piece) for piece in pieces], False), strict=True)
+    )
+    allowed, found = SHARE * budget_bytes, None
+    for _ in range(TRIES):
+        piece = min(_largest(peaks, allowed), sizes.most)
+        if piece < 1 or (found is not None and piece <= found[0]):
+            break
+        lite = sizes.lite(config, piece)
+        peaks[piece] = probe(config, [lite], True)[0]
+        if peaks[piece] <= allowed:
+            found = (piece, Fit(lite, int(peaks[piece]), budget_bytes))
+    if found is None:
+        raise ConfigError(_refusal(probe(config, [sizes.lite(config, 1)], True)[0], budget_bytes))
+    return found[1]
+
+
+def _largest(peaks: Mapping[int, float], allowed: float) -> int:
+    """The largest piece whose peak should be allowed; 0: none."""
+    fits = [piece for piece, peak in peaks.items() if peak <= allowed]
+    above = [piece for piece, peak in peaks.items() if peak > allowed]
+    known, limit = max(fits, default=0), min(above, default=math.inf)
+    points = sorted((piece, peak) for piece, peak in peaks.items() if math.isfinite(peak))
+    if not points:
+        return known
+    slope, base = _line(points)
+    guess = (allowed - base) / slope if slope > 0 else math.inf
+    return int(max(known, min(guess, limit - 1, 2**31)))
+
+
+def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Least squares through (piece, peak), in proportion to the piece; a single point is flat."""
+    weight = sum(piece for piece, _ in points)
+    x = sum(piece * piece for piece, _ in points) / weight
+    y = sum(piece * peak for piece, peak in points) / weight
+    spread = sum(piece * (piece - x) ** 2 for piece, _ in points)
+    slope = sum(piece * (piece - x) * (peak - y) for piece, peak in points) / spread if spread else 0.0
+    return slope, y - slope * x
+
+
+def _refusal(peak: float, budget_bytes: int) -> str:
+    """Peak of the smallest piece."""
+    what = f"memory budget {format_bytes(budget_bytes)}: even lite.h = 1 does not fit"
+    if not math.isfinite(peak):
+        return f"{what}, nor into this machine's memory; take a smaller backbone or smaller images"
+    least = format_bytes(_rounded_up(MARGIN * peak / SHARE))
+    return (
+        f"{what}, a first step took {format_bytes(int(peak))}; the smallest budget that would do is {least}"
+    )
+
+
+def _rounded_up(count: float) -> int:
+    """To three digits, as `format_bytes` writes them."""
+    digit = 10.0 ** (math.floor(math.log10(count)) - 2)
+    return int(math.ceil(count / digit) * digit)
+
+
+def probe_steps(config: RunConfig, settings: Sequence[LiteConfig], whole: bool) -> list[float]:
+    """Peaks in bytes of one step with each of these settings, ascending; infinite where memory ran out.
+
+    Args:
+        config: the run's.
+        settings: in ascending order, as freed memory stays with the process.
+        whole: on tasks of the run's own size; else on the smallest that the settings need.
+
+    Raises:
+        ConfigError: what the run itself is refused for.
+    """
+    jobs = [merge(to_table(replace(config, lite=lite)), _shortened(config, lite, whole)) for lite in settings]
+    given = json.dumps({"threads": torch.get_num_threads(), "jobs": jobs})
+    child = subprocess.run(
+        [sys.executable, "-m", f"{__package__}.memory_probe"],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+    refused = [line["error"] for line in lines if "error" in line]
+    if refused:
+        raise ConfigError(refused[0])
+    peaks: list[float] = [line["peak_bytes"] for line in lines]
+    if child.returncode not in (0, -9, 137):
+        raise ConfigError(f"--memory-budget: a first step fails: {child.stderr.strip().splitlines()[-1]}")
+    return peaks + [math.inf] * (len(settings) - len(peaks))
+
+
+def _shortened(config: RunConfig, lite: LiteConfig, whole: bool) -> dict[str, Any]:
+    """A run of one step with one validation, on enough samples for every kind of piece."""
+    task, steps = config.task, config.train
+    shots, queries = task.training_shots or task.shots, task.training_queries or task.queries
+    enough = max(lite.h or task.ways * shots, lite.chunk or 0)
+    asked = 2 * (lite.query_batch or task.ways * queries)
+    train = {
+        "outer_steps": 1,
+        "validate_every": 1,
+        "validation_tasks": 2,
+        "tasks_per_step": min(steps.tasks_per_step, config.method.tasks_per_chunk),
+    }
+    sizes = {"training_queries": min(queries, math.ceil(asked / task.ways)), "training_shots": shots}
+    if not whole:
+        sizes["training_shots"] = min(shots, math.ceil(enough / task.ways))
+        sizes |= {"shots": min(task.shots, sizes["training_shots"]), "queries": min(task.queries, 2)}
+    return {"train": train, "task": sizes}
