@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from edge_adapt.cloud.amortized import LEARNERS
 from edge_adapt.cloud.assemble import (
     assemble,
+    assemble_learner,
     chunk_of,
     draw,
     draw_all,
@@ -22,23 +27,50 @@ from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
 from edge_adapt.cloud.settings import to_table
 from edge_adapt.cloud.tables import read_toml, write_toml
+from edge_adapt.cloud.tasks import DECODED
 from edge_adapt.edge.inputs import InputSpec
 from torch import nn
 
 GREY28 = InputSpec(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
 
 
-@pytest.mark.parametrize("name", recipe_names())
+def is_learner(recipe: str) -> bool:
+    """Whether a recipe's method adapts by forward passes."""
+    return read_recipe(recipe).get("method", {}).get("name") in LEARNERS
+
+
+
+def config_of(recipe: str) -> tuple[RunConfig, InputSpec]:
+    config = RunConfig.from_table(read_recipe(recipe))
+    return config, config.data.spec() or DECODED.get(config.data.name, GREY28)
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not is_learner(name)])
 def test_a_recipe_makes_a_network_and_a_method_that_ignores_none_of_its_settings(name: str) -> None:
-    config = RunConfig.from_table(read_recipe(name))
-    spec = config.data.spec() or GREY28
+    config, spec = config_of(name)
     parts = assemble(config, spec)
     assert parts.config.method == config.method
     assert [layer.name for layer in parts.network.layers][-1] == "fc"
-    meta = parts.method.init(config.seed)
+    meta = parts.init()
     assert meta.alpha.shape == (config.method.inner_steps, len(parts.network.layers))
-    grouped = [name for group in parts.method.param_groups(meta, 1e-3) for name in group["names"]]
+    grouped = [name for group in parts.param_groups(meta, 1e-3) for name in group["names"]]
     assert sorted(grouped) == sorted(meta.learned)
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if is_learner(name)])
+def test_a_recipe_makes_a_learner_that_learns_something_and_asks_for_weights_where_it_needs_them(
+    name: str,
+) -> None:
+    config, spec = config_of(name)
+    parts = assemble_learner(config, spec)
+    meta = parts.learner.init(config.seed)
+    grouped = [name for group in parts.param_groups(meta, 1e-3) for name in group["names"]]
+    assert sorted(grouped) == sorted(meta.learned) != []
+    assert meta.learned.keys().isdisjoint(meta.fixed)
+    assert bool(parts.learner.needs_weights) == ("cnaps" in name or "norm" in config.architecture)
+    if parts.learner.needs_weights:
+        with pytest.raises(ConfigError, match=r"train\.initial_weights: .*; name a file"):
+            parts.init()
 
 
 @pytest.mark.parametrize(
@@ -122,3 +154,48 @@ def test_small_tasks_are_evaluated_eight_at_a_time_and_tasks_of_large_photograph
             sampler.dataset, classes=(images,) * 3, class_names=("a", "b", "c"), spec=spec
         )
         assert chunk_of(sampler) == chunk
+
+
+FAKE_TIMM = """
+from torch import nn
+
+def create_model(name, pretrained, num_classes, in_chans, **options):
+    assert not pretrained
+    if name != "tiny":
+        raise RuntimeError(f"Unknown model ({name})")
+    return nn.Sequential(nn.Conv2d(in_chans, options.get("width", 8), 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(options.get("width", 8), num_classes))
+"""
+
+
+@pytest.fixture
+def fake_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package of that name with one model."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text(FAKE_TIMM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    yield
+    sys.modules.pop("timm", None)
+
+
+def timm_config(name: str, **changes: object) -> RunConfig:
+    table = {"data": {"name": "glyphs"}, "method": {"name": "protonets"}, "backbone": name}
+    return RunConfig.from_table(table, changes)
+
+
+def test_a_backbone_of_timm_is_built_by_timm_from_the_seed(fake_timm: None) -> None:
+    config = timm_config("timm:tiny", **{"architecture.width": 16})
+    first, again = (assemble_learner(config, GREY28).init().learned for _ in range(2))
+    assert first["extractor.0.weight"].shape == (16, 1, 3, 3)
+    assert torch.equal(first["extractor.0.weight"], again["extractor.0.weight"])
+    other = assemble_learner(timm_config("timm:tiny", seed=1, **{"architecture.width": 16}), GREY28).init()
+    assert not torch.equal(first["extractor.0.weight"], other.learned["extractor.0.weight"])
+    with pytest.raises(ConfigError, match=r"backbone: timm:huge: timm cannot make it: Unknown model \(huge\)"):
+        assemble_learner(timm_config("timm:huge"), GREY28)
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_without_timm_its_backbones_are_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^backbone: timm:tiny: it needs the package timm: pip install timm$"):
+        assemble_learner(timm_config("timm:tiny"), GREY28)
