@@ -111,7 +111,8 @@ def _parts_fault(one: Streams) -> str:
             return f"encoder.json takes samples of shape {shapes[1]}, program.json {shapes[0]}"
     for part, widths in wanted.items():
         if part in ends and ends[part] != widths:
-            return f"{part}.json turns {ends[part][0]} numbers into {ends[part][1]}, expected {widths}"
+            found, expected_text = (f"{a} numbers into {b}" for a, b in (ends[part], widths))
+            return f"{part}.json turns {found}, expected {expected_text}"
     return ""
 
 
