@@ -28,10 +28,11 @@ class RunDirectory:
     config.toml        the resolved configuration
     checkpoint.pt      the last validated (or interrupted) state; training resumes from it
     metrics.csv        one row per validation
-    model.safetensors  the kept meta-parameters: weights, alpha (K, L), attention
-    layers.json        the layer table with caps and benefits per step
+    model.safetensors  the kept meta-parameters: weights; of inner steps alpha (K, L) and attention, of learners without
+                       them also frozen weights and statistics
+    layers.json        of inner steps: the layer table with caps and benefits per step
     result.json        accuracy or mean squared error on validation and test tasks, seconds, versions; written last
-    *.png              learning_curve, step_sizes
+    *.png              learning_curve; of inner steps step_sizes
     """
 
     path: Path

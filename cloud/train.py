@@ -48,7 +48,7 @@ def train(
             is taken from there when resuming.
         resume: go on from the checkpoint in `out`; with one CPU thread the numbers are bit for bit those of
             an uninterrupted run on the same machine, with more they are up to the rounding of parallel sums.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, and what a memory budget led to.
 
     Raises:
         ConfigError: a setting that is unknown, out of range, fixed by the method, without effect, or does not
@@ -62,7 +62,7 @@ def train(
     if config.train.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError('train.device: "cuda" is not available here, torch sees no GPU; set it to "cpu"')
     if memory_budget is not None:
-        config = _within(config, memory_budget, Path(out), resume)
+        config = _within(config, memory_budget, Path(out), resume, progress)
     training = training_sampler(config)
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
@@ -76,7 +76,7 @@ def train(
     return load_run(out)
 
 
-def _within(config: RunConfig, budget: str | int, out: Path, resume: bool) -> RunConfig:
+def _within(config: RunConfig, budget: str | int, out: Path, resume: bool, tell: bool) -> RunConfig:
     """The configuration with settings that fit into a memory budget, or those that were found to before."""
     if resume:
         return replace(config, lite=read_config(out).lite)
@@ -84,7 +84,8 @@ def _within(config: RunConfig, budget: str | int, out: Path, resume: bool) -> Ru
         fit = fit_into(config, parse_bytes(budget))
     except UsageError as error:
         raise ConfigError(f"memory budget: {error}") from None
-    print(fit.text, file=sys.stderr)
+    if tell:
+        print(fit.text, file=sys.stderr)
     return replace(config, lite=fit.lite)
 
 

@@ -71,7 +71,7 @@ def from_files(files: Sequence[Path], spec: InputSpec, cache: DiskCache) -> OnDe
     sources = []
     for file in files:
         state = file.stat()
-        key = key_of(str(file.resolve()), state.st_size, state.st_mtime_ns, spec.pixel_shape, spec.resize)
+        key = key_of(str(file.absolute()), state.st_size, state.st_mtime_ns, spec.pixel_shape, spec.resize)
         if key not in cache:
             read_header(file, spec)
         sources.append(Source(key, partial(_decode_file, file, spec)))

@@ -52,11 +52,15 @@ class Packed:
     ) -> Iterator[tuple[str, Images]]:
         """Name and images of each class, or of the wanted ones: all decoded now, or, with a cache, on demand."""
         kept = None if cache is None else cache.open(spec.pixel_shape)
+        state = self.path.stat()
+        where = (str(self.path.absolute()), state.st_size, state.st_mtime_ns, spec.pixel_shape, spec.resize)
         for label, name in enumerate(self.names):
             if wanted is not None and name not in wanted:
                 continue
             rows = np.flatnonzero(self.labels == label)
-            sources = [self._source(int(row), name, spec) for row in rows]
+            sources = [
+                Source(key_of(where, int(row)), partial(self._decode, int(row), name, spec)) for row in rows
+            ]
             if kept is not None:
                 yield name, OnDemand(sources, kept)
                 continue
@@ -64,13 +68,6 @@ class Packed:
             for source, out in zip(sources, images, strict=True):
                 source.decode(out)
             yield name, images
-
-    def _source(self, row: int, name: str, spec: InputSpec) -> Source:
-        state = self.path.stat()
-        key = key_of(
-            str(self.path.resolve()), state.st_size, state.st_mtime_ns, row, spec.pixel_shape, spec.resize
-        )
-        return Source(key, partial(self._decode, row, name, spec))
 
     def _decode(self, row: int, name: str, spec: InputSpec, out: Pixels) -> None:
         jpeg = self.header + self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()

@@ -136,7 +136,7 @@ def test_a_run_stays_within_its_budget_and_resumes_with_what_was_chosen(
     small, large = probe_steps(config, [LiteConfig(1, query_batch=1, chunk=4), LiteConfig(chunk=40)], False)
     assert large - small > 30e6
     budget = int((small + (large - small) / 3) / SHARE)
-    train(recipe, tmp_path / "run", data=data, memory_budget=budget)
+    train(recipe, tmp_path / "run", data=data, memory_budget=budget, progress=True)
     chosen = read_config(tmp_path / "run").lite
     assert chosen.h is not None
     assert 1 < chosen.h < 30

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edge_adapt.cloud import TrainedRun, evaluate
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.tasks import CacheConfig, Dataset, EpisodeSampler, load_dataset
 from edge_adapt.cloud.tasks.caltech101 import FILE_NAME
@@ -127,3 +128,10 @@ def test_caltech101_tests_90_classes_that_are_unlike_mini_imagenets(tmp_path: Pa
         ConfigError, match=r"data\.name: caltech101 is for tests alone, it has no train split"
     ):
         load_dataset("caltech101", "train", DATA)
+
+
+@needs_caltech
+def test_a_run_is_tested_on_caltech101_at_the_size_it_was_trained_at(finished: TrainedRun) -> None:
+    score = evaluate(finished, f"caltech101={DATA}", tasks=2)
+    assert score.tasks == 2
+    assert 0 <= score.accuracy <= 1
