@@ -7,9 +7,10 @@ python benchmarks/cloud_throughput.py --out benchmarks/results/cloud_throughput.
                                                    also kept; benchmarks/cloud_tables.py puts them into docs/methods.md
 
 4Conv with GroupNorm, 5-way 5-shot, 15 queries per class, K = 5, 4 tasks per outer step. One outer step is the loss and
-its gradient; Adam is not in it. Every measurement is a fresh process, libraries take turns, medians over the rounds.
+its gradient; Adam is not in it, nor the first step of a process (which compiles). Every measurement is a fresh process,
+libraries take turns, medians over the rounds.
 `peak_bytes`: growth of the resident set above the state before the first outer step. Where torch sees a GPU it is
-measured as well (--device cpu: not).
+measured as well (--device cpu: not), all tasks at once and our own compiled (--no-compile: not).
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def problems(args: argparse.Namespace) -> list[Problem]:
             tasks=args.tasks,
             device=device,
             tasks_per_chunk=args.tasks if device == "cuda" else TASKS_PER_CHUNK.get(size, 1),
+            compile_steps=(device == "cuda") if args.compile is None else args.compile,
         )
         for device in devices
         for size in args.image_size or [28, 84]
@@ -98,6 +100,7 @@ def row_of(name: str, problem: Problem, threads: int, measured: Iterable[Row]) -
     return {
         "library": name,
         "device": problem.device,
+        "compiled": name == "edge-adapt" and problem.compile_steps,
         "image_size": problem.image_size,
         "inner_steps": problem.inner_steps,
         "tasks_per_step": problem.tasks,
@@ -142,6 +145,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3, help="timed outer steps of each process (default 3)")
     parser.add_argument("--threads", type=int, action="append", help="of the CPU (default 1)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: CPU, and the GPU if there is one")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="our own with method.compile_steps (default: on a GPU)",
+    )
     parser.add_argument("--out", type=Path, help="a file to write the rows to, too")
     return parser.parse_args()
 

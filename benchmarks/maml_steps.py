@@ -34,7 +34,7 @@ class Problem:
         shots, queries: per class.
         inner_step_size: of plain gradient descent.
         device: "cpu" or "cuda".
-        tasks_per_chunk, checkpoint_steps: settings of our own.
+        tasks_per_chunk, checkpoint_steps, compile_steps: settings of our own.
     """
 
     image_size: int
@@ -46,6 +46,7 @@ class Problem:
     device: str = "cpu"
     tasks_per_chunk: int = 4
     checkpoint_steps: bool = False
+    compile_steps: bool = False
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -82,6 +83,7 @@ def edge_adapt(problem: Problem) -> OuterStep:
         inner_step_size=problem.inner_step_size,
         tasks_per_chunk=problem.tasks_per_chunk,
         checkpoint_steps=problem.checkpoint_steps,
+        compile_steps=problem.compile_steps,
     )
     method = METHODS["maml"](Network(problem.module(), problem.sample_shape), config)
     meta = method.init(0).to(problem.device)

@@ -136,6 +136,9 @@ class MethodConfig:
     checkpoint_steps: bool = False
     """Compute every inner step twice and keep its graph only meanwhile: to second order memory grows by a set of
     weights per step, to first order not at all."""
+    compile_steps: bool = False
+    """Trace and compile the outer gradient of a chunk of tasks (minutes, at the first step): up to rounding the same
+    gradient, made for GPUs."""
     prox: float = 1.0
     """iMAML: lambda of the proximal term lambda/2 |w' - w|^2 of the inner loss."""
     mu: float = 0.5

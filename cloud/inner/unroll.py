@@ -105,7 +105,7 @@ class Unroll:
         outputs, _ = self._forward(weights, self._support, self._pass)
         return task_losses(self._network.loss, outputs, self._answers[0], self._tasks)
 
-    def query(self, weights: Weights) -> tuple[Tensor, dict[str, float]]:
+    def query(self, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
         """Query loss summed over tasks, differentiable once; `query_loss` and `query_METRIC`, sums for the log."""
         loss, answers, outputs = self._network.loss, self._answers[1], list[Tensor]()
 
@@ -117,7 +117,7 @@ class Unroll:
 
         total = sum_in_parts(of_some, self._query_groups(), [*weights.values()])
         metric = loss.metric_of_rows(torch.cat(outputs), answers).reshape(-1, self._tasks).mean(0)
-        return total, {"query_loss": float(total.detach()), f"query_{loss.metric}": float(metric.sum())}
+        return total, {"query_loss": total.detach(), f"query_{loss.metric}": metric.sum()}
 
     @cached_property
     def _support(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ __all__ = [
     "LITE",
     "SPECIAL",
     "Batch",
+    "ChunkSums",
     "Meta",
     "MetaGradient",
     "Method",
@@ -25,13 +26,22 @@ __all__ = [
 ]
 
 SPECIAL = (
-    "first_order", "first_order_until", "multi_step_until", "checkpoint_steps", "penalty", "alpha_rate", "prox",
-    "mu", "task_layers", "cg_steps", "cg_damping", "channel_alpha", "attention_masks", "film", "covariance",
-    "film_penalty",
+    "first_order", "first_order_until", "multi_step_until", "checkpoint_steps", "compile_steps", "penalty",
+    "alpha_rate", "prox", "mu", "task_layers", "cg_steps", "cg_damping", "channel_alpha", "attention_masks", "film",
+    "covariance", "film_penalty",
 )  # fmt: skip
 """Settings that only some methods take."""
 LITE = "lite"
 """In a method's `uses`: it takes section [lite]."""
+
+
+@dataclass(frozen=True)
+class ChunkSums:
+    """Sums over the tasks of one chunk: gradients by learned name, metrics (0-dimensional), benefit (L,)."""
+
+    grads: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+    benefit: Tensor
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def descend(unroll: Unroll, sizes: Tensor, pulls: Mapping[str, float] | None = N
 
 def query_gradient(
     unroll: Unroll, weights: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """d(query loss)/dw at adapted weights (T, ...), summed over tasks; query loss and metric, summed too."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
     losses, metrics = unroll.query(leaves)
@@ -50,7 +50,7 @@ def query_gradient(
 
 
 @torch.no_grad()
-def query_metrics(unroll: Unroll, weights: Mapping[str, Tensor]) -> dict[str, float]:
+def query_metrics(unroll: Unroll, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Query loss and metric, summed over tasks."""
     return unroll.query(weights)[1]
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from ..inner.base import Batch, Meta
-from .base import MetaGradient
+from .base import ChunkSums, MetaGradient
 from .descent import descend, query_gradient, start_descent
 from .gradient import mean_gradient, step_weights
 from .maml import Maml
@@ -27,13 +28,13 @@ class Fomaml(Maml):
         weights = step_weights(self.config, progress)
         return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part, weights))
 
-    def _sums(self, meta: Meta, batch: Batch, step_weights: Sequence[float]) -> MetaGradient:
+    def _sums(self, meta: Meta, batch: Batch, step_weights: Sequence[float]) -> ChunkSums:
         unroll = start_descent(self.network, self.config, meta, batch)
         total = {name: torch.zeros_like(value) for name, value in meta.learned.items()}
-        benefit, metrics = torch.zeros(()), dict[str, float]()
+        benefit, metrics = torch.zeros(()), dict[str, Tensor]()
         for step, weight in zip(descend(unroll, meta.alpha), step_weights, strict=True):
             benefit = benefit + step.benefit.sum(0)
             if weight:
                 found, metrics = query_gradient(unroll, step.weights)
                 total = {name: value + weight * found[name] for name, value in total.items()}
-        return MetaGradient(total, metrics, benefit)
+        return ChunkSums(total, metrics, benefit)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..inner.unroll import Unroll
-from .base import MetaGradient
+from .base import ChunkSums
 from .conjugate_gradient import conjugate_gradient
 from .descent import descend, flattened, unflattened
 
@@ -38,7 +38,7 @@ class LowerLevel:
 
 def implicit_sums(
     network: Network, config: MethodConfig, meta: Meta, batch: Batch, lower: LowerLevel
-) -> MetaGradient:
+) -> ChunkSums:
     """Sums over the chunk's tasks.
 
     Metrics beside query loss and metric: `lower_residual`, |grad g| / (|grad loss_S| + c |u - u_0|) at the
@@ -66,10 +66,10 @@ def implicit_sums(
         grads[name] = value - cross
     start = [learned[name].detach() for name in task]
     metrics |= {
-        "lower_residual": float(_lower_residual(slopes, list(task.values()), start, lower.curvature).sum()),
-        "cg_residual": float(solved.residual.sum()),
+        "lower_residual": _lower_residual(slopes, list(task.values()), start, lower.curvature).sum(),
+        "cg_residual": solved.residual.sum(),
     }
-    return MetaGradient(grads, metrics, benefit)
+    return ChunkSums(grads, metrics, benefit)
 
 
 def _solve_lower(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..inner.base import Batch, Meta
-from .base import MetaGradient
+from .base import ChunkSums, MetaGradient
 from .descent import descend, flattened, query_metrics, start_descent, unflattened
 from .gradient import mean_gradient
 from .maml import Maml
@@ -30,7 +30,7 @@ class Leap(Maml):
         """Mean over tasks of the path length's gradient."""
         return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part))
 
-    def _sums(self, meta: Meta, batch: Batch) -> MetaGradient:
+    def _sums(self, meta: Meta, batch: Batch) -> ChunkSums:
         unroll = start_descent(self.network, self.config, meta, batch)
         names, size = list(meta.learned), float(meta.alpha[0, 0])
         weights, benefit = unroll.weights, torch.zeros(())
@@ -47,7 +47,7 @@ class Leap(Maml):
             pulls = pulls + _pull(moved, unroll.support(weights) - before, size)
         shaped = unflattened(pulls, [weights[name] for name in names])
         grads = {name: value.sum(0) for name, value in zip(names, shaped, strict=True)}
-        return MetaGradient(grads, query_metrics(unroll, weights), benefit)
+        return ChunkSums(grads, query_metrics(unroll, weights), benefit)
 
 
 def _pull(moved: Tensor, rise: Tensor, size: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +14,12 @@ from ..inner.lite_unroll import refuse_lite
 from ..inner.network import Network
 from ..lite import LiteConfig
 from .base import LITE, MetaGradient, refuse_unused
-from .gradient import outer_gradient
+from .compiled import refuse_compilation
+from .gradient import OuterGradient
 
-UNROLLED = frozenset({"first_order", "first_order_until", "multi_step_until", "checkpoint_steps", LITE})
+UNROLLED = frozenset(
+    {"first_order", "first_order_until", "multi_step_until", "checkpoint_steps", "compile_steps", LITE}
+)
 """Settings of the methods that differentiate through the inner steps."""
 
 
@@ -35,6 +39,7 @@ class Maml:
     def __init__(self, network: Network, config: MethodConfig, lite: LiteConfig = LiteConfig()) -> None:  # noqa: B008
         refuse_unused(type(self), config, lite)
         refuse_lite(network, config, lite)
+        refuse_compilation(config, lite)
         self.network, self.lite = network, lite
         self.config = replace(config, attention=False)
 
@@ -45,7 +50,7 @@ class Maml:
 
     def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
         """Mean outer gradient over the batch's tasks."""
-        return outer_gradient(self.network, self.config, self.lite, meta, batch, progress)
+        return self._outer_gradient(meta, batch, progress)
 
     def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
         """Nothing to project."""
@@ -59,6 +64,10 @@ class Maml:
             {"names": names, "params": [meta.learned[name] for name in names], "lr": rate}
             for rate, names in groups.items()
         ]
+
+    @cached_property
+    def _outer_gradient(self) -> OuterGradient:
+        return OuterGradient(self.network, self.config, self.lite)
 
     def _rate(self, name: str, lr: float) -> float:
         if name == "alpha":

@@ -10,7 +10,7 @@ import torch
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..lite import LiteConfig
-from .base import MetaGradient
+from .base import ChunkSums, MetaGradient
 from .gradient import mean_gradient
 from .implicit import LowerLevel, implicit_sums
 from .maml import Maml
@@ -55,7 +55,7 @@ class Mrml(Maml):
         """Mean over tasks of the implicit gradient; exactly 0 for a head that starts at u_0 = 0."""
         return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part))
 
-    def _sums(self, meta: Meta, batch: Batch) -> MetaGradient:
+    def _sums(self, meta: Meta, batch: Batch) -> ChunkSums:
         lower = LowerLevel(self._layers, self.config.mu)
         result = implicit_sums(self.network, self.config, meta, batch, lower)
         zeros = {name: torch.zeros_like(result.grads[name]) for name in self._zeros}

@@ -14,7 +14,6 @@ from ..inner.constant_scores import init_channels
 from ..inner.network import Network
 from ..lite import LiteConfig
 from .base import MetaGradient
-from .gradient import outer_gradient
 from .maml import UNROLLED, Maml
 from .penalty import PENALTIES, layers_within
 
@@ -64,7 +63,7 @@ class PMeta(Maml):
 
     def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
         """Mean outer gradient over the tasks plus the penalty's, which starts after the warm-up."""
-        result = outer_gradient(self.network, self.config, self.lite, meta, batch, progress)
+        result = self._outer_gradient(meta, batch, progress)
         if progress < self.config.warmup_fraction:
             return result
         penalty = self.config.penalty_strength * self._penalty.gradient(self.network.layers, meta.alpha)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from ..inner.base import Batch, Meta
-from .base import MetaGradient
+from .base import ChunkSums, MetaGradient
 from .descent import descend, query_metrics, start_descent
 from .gradient import mean_gradient
 from .maml import Maml
@@ -27,10 +27,10 @@ class Reptile(Maml):
         """Mean over tasks of w - w_K."""
         return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part))
 
-    def _sums(self, meta: Meta, batch: Batch) -> MetaGradient:
+    def _sums(self, meta: Meta, batch: Batch) -> ChunkSums:
         unroll = start_descent(self.network, self.config, meta, batch)
         weights, benefit = unroll.weights, torch.zeros(())
         for step in descend(unroll, meta.alpha):
             weights, benefit = step.weights, benefit + step.benefit.sum(0)
         grads = {name: (unroll.weights[name] - weights[name]).sum(0) for name in meta.learned}
-        return MetaGradient(grads, query_metrics(unroll, weights), benefit)
+        return ChunkSums(grads, query_metrics(unroll, weights), benefit)

@@ -11,7 +11,7 @@ from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.lite_unroll import unrolled
 from ..inner.network import Network
 from ..lite import LiteConfig
-from .base import MetaGradient, open_layers
+from .base import ChunkSums, open_layers
 
 Weights = dict[str, Tensor]
 """Of the open layers, by name, (T, ...)."""
@@ -24,7 +24,7 @@ def swept_back(
     meta: Meta,
     batch: Batch,
     step_weights: Sequence[float],
-) -> MetaGradient:
+) -> ChunkSums:
     """Sums over the chunk's tasks of sum_k step_weights[k] * d(query loss at w_k+1)/d(learned), second order.
 
     Every inner step is computed twice: once forward, without a graph that outlives it, and once on the way
@@ -36,13 +36,13 @@ def swept_back(
         after, gained = sweep.step(visited[-1], k)
         visited, benefit = [*visited, after], benefit + gained
     back = sweep.nothing()
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Tensor] = {}
     for k in reversed(range(len(step_weights))):
         if step_weights[k]:
             found, shown = sweep.from_query(visited[k + 1], step_weights[k])
             back, metrics = _sum(back, found), metrics or shown
         _, back = sweep.through_step(visited[k], k, back)
-    return MetaGradient(sweep.total_with(back), metrics, benefit)
+    return ChunkSums(sweep.total_with(back), metrics, benefit)
 
 
 def replayed(
@@ -52,7 +52,7 @@ def replayed(
     meta: Meta,
     batch: Batch,
     step_weights: Sequence[float],
-) -> MetaGradient:
+) -> ChunkSums:
     """The same sums to first order, where step k sees of later query losses only their gradients g_Q(w_j), j > k.
 
     The steps are taken once to sum these up, and once more, where step sizes or attention are learned, to
@@ -60,7 +60,7 @@ def replayed(
     """
     sweep = _Sweep(network, config, lite, meta, batch, first_order=True)
     weights, benefit, left = sweep.start, torch.zeros(()), sweep.nothing()
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Tensor] = {}
     for k, weight in enumerate(step_weights):
         weights, gained = sweep.step(weights, k)
         benefit = benefit + gained
@@ -74,7 +74,7 @@ def replayed(
             weights, _ = sweep.through_step(weights, k, left)
             if weight:
                 left = _sum(left, sweep.from_query(weights, -weight, counted=False)[0])
-    return MetaGradient(sweep.total_with(total), metrics, benefit)
+    return ChunkSums(sweep.total_with(total), metrics, benefit)
 
 
 class _Sweep:
@@ -112,7 +112,7 @@ class _Sweep:
 
     def from_query(
         self, weights: Weights, weight: float, counted: bool = True
-    ) -> tuple[Weights, dict[str, float]]:
+    ) -> tuple[Weights, dict[str, Tensor]]:
         """weight * d(query loss)/d(weights); the chunk's query loss and metric."""
         leaves = _leaves(weights)
         losses, metrics = self._unroll.query(self._at(leaves))
