@@ -31,8 +31,7 @@ class _NormPool(Function):
     def forward(
         ctx: Context, x: Tensor, w: Tensor, b: Tensor, groups: int, eps: float, window: Size
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = x.contiguous()
-        rows = wide(x, w)
+        rows = wide(x.contiguous(), w)
         count = groups * (w.numel() // x.shape[1])
         normed, mean, r = torch.ops.aten.native_group_norm(
             rows, w.reshape(-1), b.reshape(-1), *rows.shape, count, eps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,10 +11,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ...edge.cost import Layer
+from .in_place import without_in_place
 
 RELUS: tuple[Any, ...] = (nn.ReLU, F.relu, torch.relu, "relu")
 BATCH_NORMS: tuple[Any, ...] = (nn.BatchNorm1d, nn.BatchNorm2d)
 LAYERS: tuple[Any, ...] = (nn.Conv2d, nn.Linear, nn.GroupNorm, *BATCH_NORMS)
+NORMS: tuple[Any, ...] = (nn.GroupNorm, *BATCH_NORMS)
 KNOWN = "conv, linear, GroupNorm or BatchNorm"
 POOLS: tuple[Any, ...] = (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)
 
@@ -23,25 +25,40 @@ def trace(module: nn.Module) -> fx.GraphModule:
     """The module's graph, with conv, linear and norm modules as single nodes.
 
     Raises:
-        ValueError: a layer is used twice, or a part with parameters is none of `KNOWN`.
+        ValueError: a layer is used twice, a part with parameters is none of `KNOWN`, a parameter is shared,
+            frozen or without use, or a value that others read is changed in place.
     """
-    graph_module = fx.symbolic_trace(module)
+    graph_module = without_in_place(fx.symbolic_trace(module))
+    graph_module.graph.eliminate_dead_code()
     called = [str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"]
     for name in called:
         part = graph_module.get_submodule(name)
-        if any(True for _ in part.parameters()) or type(part) in BATCH_NORMS:
+        if any(True for _ in part.parameters()) or type(part) in NORMS:
             _refuse_unsupported(name, part, called.count(name))
     loose = [str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"]
     if loose:
         raise ValueError(f"parameter {loose[0]} is used outside {KNOWN} layers; make it part of one")
+    _refuse_parameters(module, called)
     return graph_module
+
+
+def _refuse_parameters(module: nn.Module, called: Sequence[str]) -> None:
+    """Every parameter belongs to one layer that is used, and may change."""
+    first: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name.rpartition(".")[0] not in called:
+            raise ValueError(f"parameter {name} plays no part in the output; remove it")
+        if (other := first.setdefault(id(parameter), name)) != name:
+            raise ValueError(f"{other} and {name} are one parameter; every layer needs its own")
+        if not parameter.requires_grad:
+            raise ValueError(f"parameter {name} needs no gradient, but meta-training would change it")
 
 
 def _refuse_unsupported(name: str, part: nn.Module, uses: int) -> None:
     if type(part) not in LAYERS:
         raise ValueError(f"layer {name}: expected {KNOWN}, got {type(part).__name__}")
-    if type(part) in BATCH_NORMS and not any(True for _ in part.parameters()):
-        raise ValueError(f"layer {name}: a BatchNorm needs scale and shift, got affine = False")
+    if type(part) in NORMS and not any(True for _ in part.parameters()):
+        raise ValueError(f"layer {name}: a norm needs scale and shift, got affine = False")
     if uses > 1:
         raise ValueError(f"layer {name} is used {uses} times; every layer must be used once")
     padding = getattr(part, "padding", ()), getattr(part, "padding_mode", "zeros")

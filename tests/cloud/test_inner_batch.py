@@ -172,5 +172,5 @@ def test_outputs_before_adaptation_are_torchs_per_task():
 
 def test_a_batch_norm_without_scale_and_shift_is_refused():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, affine=False), nn.Flatten(), nn.Linear(8, 2))
-    with pytest.raises(ValueError, match=r"layer 1: a BatchNorm needs scale and shift, got affine = False"):
+    with pytest.raises(ValueError, match=r"layer 1: a norm needs scale and shift, got affine = False"):
         Network(module, (1, 4, 4))

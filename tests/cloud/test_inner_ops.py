@@ -101,6 +101,9 @@ def test_norm_and_pool_in_one_are_torchs_and_differentiate_twice(shared, window)
     torch.testing.assert_close(both(x, w, b), expected, rtol=1e-12, atol=1e-12)
     assert gradcheck(both, (x, w, b))
     assert gradgradcheck(both, (x, w, b))
+    assert gradgradcheck(
+        lambda x, w, b: both(x.transpose(2, 3), w, b), (x.mT.detach().requires_grad_(), w, b)
+    )
 
 
 def test_sums_over_pixels_in_one_pass():

@@ -68,6 +68,44 @@ class Branching(MyNet):
         return super().forward(x if x.shape[0] < 100 else -x)
 
 
+class InPlace(MyNet):
+    def forward(self, x):
+        x = nn.functional.relu(self.enter(x.flatten(1)), inplace=True)
+        x = self.gate(x)
+        return self.head(self.inner(x).relu_())
+
+
+class Plain(MyNet):
+    def forward(self, x):
+        return self.head(self.inner(self.gate(self.enter(x.flatten(1)).relu())).relu())
+
+
+class Overwriting(MyNet):
+    def forward(self, x):
+        x = self.enter(x.flatten(1))
+        return self.head(self.inner(x.relu_() + x))
+
+
+class Unused(MyNet):
+    def __init__(self, sample_shape, outputs):
+        super().__init__(sample_shape, outputs, units=(6,))
+
+    def forward(self, x):
+        return self.head(self.enter(x.flatten(1)))
+
+
+class Tied(MyNet):
+    def __init__(self, sample_shape, outputs):
+        super().__init__(sample_shape, outputs, units=(6, 6))
+        self.inner.hidden1.weight = self.inner.hidden0.weight
+
+
+class Frozen(MyNet):
+    def __init__(self, sample_shape, outputs):
+        super().__init__(sample_shape, outputs)
+        self.enter.requires_grad_(False)
+
+
 class Recurrent(nn.Module):
     def __init__(self, sample_shape, outputs):
         super().__init__()
@@ -173,7 +211,10 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Mynet", r"has no class or function 'Mynet'; it has Branching, Gate, Mixing, MyNet"),
+        (
+            "Mynet",
+            r"has no class or function 'Mynet'; it has Branching, Frozen, Gate, InPlace, Mixing, MyNet",
+        ),
         ("number", r"expected a torch module, got int"),
         ("broken", r"building it for samples \(1,\) fails: RuntimeError: no such layer"),
         ("Noisy", r"other values a second time; remove dropout"),
@@ -182,6 +223,10 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
             "Branching",
             r"torch\.fx cannot trace it: .*symbolically traced variables cannot be used as inputs to control flow",
         ),
+        ("Overwriting", r"relu_ changes in place what others read; use inplace = False"),
+        ("Unused", r"parameter inner\.hidden0\.weight plays no part in the output"),
+        ("Tied", r"inner\.hidden0\.weight and inner\.hidden1\.weight are one parameter"),
+        ("Frozen", r"parameter enter\.weight needs no gradient, but meta-training would change it"),
         ("Recurrent", r"layer cells: expected conv, linear, GroupNorm or BatchNorm, got GRU"),
     ],
 )
@@ -192,6 +237,17 @@ def test_a_module_that_cannot_be_meta_trained_is_refused_in_one_line(
         train_sinusoid(package, tmp_path / "run", name)
     assert len(str(refused.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_activations_in_place_change_no_number(package: str, tmp_path: Path) -> None:
+    overrides = {**SHORT, "train.tasks_per_step": 2, "method.penalty": "none"}
+    runs = {
+        name: train("pmeta-conv4-glyphs", tmp_path / name, {**overrides, "backbone": f"{package}:{name}"})
+        for name in ("InPlace", "Plain")
+    }
+    assert runs["InPlace"].test == runs["Plain"].test
+    for name, value in runs["Plain"].meta.learned.items():
+        assert torch.equal(runs["InPlace"].meta.learned[name], value), name
 
 
 def test_outputs_and_options_that_do_not_fit_are_refused(package: str, tmp_path: Path) -> None:
