@@ -182,7 +182,7 @@ def test_a_bundle_holds_what_its_kind_needs_and_nothing_that_trains(bundles: Bun
 def test_a_classifier_becomes_prototypes_of_its_features(tmp_path: Path) -> None:
     torch.manual_seed(0)
     features = extractor((6, 10), film=False)
-    classifier = nn.Sequential(features, nn.Linear(10, 30))
+    classifier = nn.Sequential(features, nn.Linear(10, 30)).eval()
     images = torch.from_numpy(SPEC.preprocess(samples(4)))
     made = {
         "module": export_prototypes(
