@@ -1,7 +1,7 @@
 """Does it matter how many samples attention sees at once? p-Meta's table 6 for finished runs.
 
-    python benchmarks/omniglot.py --method p-meta            trains runs/omniglot/pmeta-1shot and -5shot
-    python benchmarks/accumulation.py runs/omniglot/pmeta-1shot runs/omniglot/pmeta-5shot
+    python benchmarks/omniglot.py --method p-meta            trains the two runs below
+    python benchmarks/accumulation.py runs/omniglot/pmeta-conv4-omniglot-{1,5}shot
 
 Each run is adapted to the same 300 test tasks with the gradients of 1 or more samples at a time, over which attention
 averages its scores. One thread.

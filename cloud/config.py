@@ -75,11 +75,17 @@ class DataConfig:
                 raise ConfigError(f"data.{name}: images of a folder need it, got None")
             if given is not None and name not in OWN_SPEC.get(self.name, ()):
                 raise ConfigError(f"data.{name}: {self.name} brings its own, got {given!r}")
+        if self.resize != "box" and (self.size is None or self.name not in (FOLDER, *DECODED)):
+            raise ConfigError(
+                f"data.resize: no image of {self.name} is resized, so {self.resize!r} would have no effect"
+            )
         if self.name in BUILT_IN and self.root is not None:
             raise ConfigError(f"data.root: {self.name} is built in, so {self.root!r} would have no effect")
         for name in ("cache_size", "cache"):
             if getattr(self, name) is not None and self.name not in (FOLDER, *DECODED):
-                raise ConfigError(f"data.{name}: images of {self.name} are not decoded, so it would have no effect")
+                raise ConfigError(
+                    f"data.{name}: images of {self.name} are not decoded, so it would have no effect"
+                )
         if self.cache is not None and self.cache_size is None:
             raise ConfigError(f"data.cache: {self.cache!r} would have no effect without data.cache_size")
         self.disk_cache()

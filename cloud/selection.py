@@ -37,7 +37,7 @@ class Selection:
         layers: names.
         ratios: per step, per layer: the share of a weight's entries that a sample updates, 0 where alpha is 0.
         similarity: per layer: cosine between the scores of two random samples in the first step, where all samples
-            meet the same weights; None where that step scales nothing.
+            meet the same weights; None where that step scales nothing, or there are no two samples.
         tasks: how many were adapted to.
     """
 
@@ -52,16 +52,23 @@ class Selection:
 
 
 def selection(run: TrainedRun | str | PathLike[str], *, tasks: int = 100) -> Selection:
-    """Adapt a finished run to fixed test tasks, attention per sample as on the device, and see what is updated.
+    """Adapt a finished run to fixed test tasks, attention per sample, no caps, and see what is updated.
 
     Raises:
-        ConfigError: no finished run, one of a learner without inner steps, or fewer than one task.
+        ConfigError: no finished run, one of a learner without inner steps or whose attention scales no gradients,
+            or fewer than one task.
     """
     if tasks < 1:
         raise ConfigError(f"tasks must be at least 1, got {tasks}")
     trained = run if isinstance(run, TrainedRun) else load_run(run)
     if not isinstance(trained, TrainedRun):
-        raise ConfigError(f"{trained.path}: {trained.config.method.name} has no inner steps that update layers")
+        raise ConfigError(
+            f"{trained.path}: {trained.config.method.name} has no inner steps that update layers"
+        )
+    if trained.config.method.attention and trained.config.method.attention_masks != "gradients":
+        raise ConfigError(
+            f"{trained.path}: its attention masks maps, not gradients, so every entry of a weight is updated"
+        )
     sampler = fixed_sampler(load_split(trained.config.data, "test", trained.spec), trained.config.task)
     return selection_of(
         trained.parts.network, trained.parts.method.config, trained.meta, draw_all(sampler, tasks)
@@ -123,6 +130,8 @@ def _similarity(layer: Layer, found: Iterable[Adapted], index: int) -> Spread | 
     fw, bw = _rows(scored)
     order = torch.randperm(len(fw), generator=torch.Generator().manual_seed(PAIRING_SEED))
     half = len(fw) // 2
+    if half == 0:
+        return None
     first, second = order[:half], order[half : 2 * half]
     return _spread(cosine(layer, (fw[first], bw[first]), (fw[second], bw[second])))
 

@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -185,7 +184,7 @@ def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
         path=directory.path,
         config=config,
         parts=parts,
-        meta=_checked(directory, parts, tensors, tensors.pop("alpha")),
+        meta=_checked(directory, parts, tensors),
         spec=parts.spec,
         result=result,
         caps=tuple(None if row["cap"] is None else tuple(row["cap"]) for row in layers),
@@ -213,18 +212,18 @@ def _amortized(
     return run
 
 
-def _checked(
-    directory: RunDirectory, parts: GradientParts, learned: dict[str, Tensor], alpha: Tensor
-) -> Meta:
-    expected = (parts.config.method.inner_steps, len(parts.network.layers))
-    if tuple(alpha.shape) != expected:
-        raise ConfigError(
-            f"{directory.model}: alpha: expected {expected} (steps, layers), got {tuple(alpha.shape)}"
-        )
-    for name, value in parts.network.weights().items():
-        found = learned.get(name, torch.empty(0))
-        if found.shape != value.shape:
+def _checked(directory: RunDirectory, parts: GradientParts, tensors: dict[str, Tensor]) -> Meta:
+    """Every tensor that the method learns, of its shape and finite, and the step sizes."""
+    start = parts.method.init(parts.config.seed)
+    for name, value in {"alpha": start.alpha, **start.learned}.items():
+        found = tensors.get(name)
+        shape = None if found is None else tuple(found.shape)
+        if shape != tuple(value.shape):
             raise ConfigError(
-                f"{directory.model}: {name}: expected {tuple(value.shape)}, got {tuple(found.shape)}"
+                f"{directory.model}: {name}: expected {tuple(value.shape)}, got {shape or 'nothing'}"
             )
-    return Meta(learned, {"alpha": alpha})
+        if found is not None and not bool(found.isfinite().all()):
+            raise ConfigError(f"{directory.model}: {name} has values that are not finite; train again")
+    return Meta(
+        {name: value for name, value in tensors.items() if name != "alpha"}, {"alpha": tensors["alpha"]}
+    )

@@ -107,7 +107,7 @@ def build_own(
 
 @torch.no_grad()
 def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
-    """Refuse a module that cannot be traced or whose outputs have another shape, are random, or mix samples."""
+    """Refuse a module that cannot be traced, or outputs of another shape, not finite, random, or of mixed samples."""
     x = torch.randn(SAMPLES, *sample_shape)
     try:
         first, again = module(x), module(x)
@@ -124,6 +124,8 @@ def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
     if not isinstance(first, Tensor) or first.shape != (SAMPLES, outputs):
         found = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ValueError(f"of {SAMPLES} samples it returns {found}, expected {(SAMPLES, outputs)}")
+    if not bool(first.isfinite().all()):
+        raise ValueError("what it returns is not finite (NaN or infinite)")
     if not torch.equal(first, again):
         raise ValueError("the same samples give other values a second time; remove dropout and other noise")
     scale = float(together.abs().max())

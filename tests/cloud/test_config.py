@@ -107,7 +107,10 @@ def test_packed_images_may_have_another_size_and_a_disk_cache() -> None:
         ({"name": "glyphs", "cache_size": "2GB"}, r"data\.cache_size: images of glyphs are not decoded"),
         ({"name": "omniglot", "size": 84}, r"data\.size: omniglot brings its own, got 84"),
         ({"name": "miniimagenet", "mean": [0.5]}, r"data\.mean: miniimagenet brings its own"),
-        ({"name": "miniimagenet", "cache_size": "2 gigs"}, r"data\.cache_size: size '2 gigs' is not understood"),
+        (
+            {"name": "miniimagenet", "cache_size": "2 gigs"},
+            r"data\.cache_size: size '2 gigs' is not understood",
+        ),
         ({"name": "miniimagenet", "cache": "here"}, r"data\.cache: 'here' would have no effect without"),
         ({"name": "miniimagenet", "size": -1}, r"data: input\.height: expected a positive integer, got -1"),
     ],
@@ -173,3 +176,9 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
         read_recipe("pmeta")
     with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist"):
         read_recipe("nowhere.toml")
+
+
+@pytest.mark.parametrize("name", ["glyphs", "omniglot", "sinusoid"])
+def test_a_filter_for_images_that_are_never_resized_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.resize: no image of .* is resized, so 'bilinear' would"):
+        DataConfig(name, resize="bilinear")

@@ -123,3 +123,13 @@ def test_a_run_that_updates_one_layer_can_be_drawn(finished: TrainedRun, tmp_pat
 def test_no_tasks_are_refused(finished: TrainedRun):
     with pytest.raises(ConfigError, match="tasks must be at least 1, got 0"):
         selection(finished, tasks=0)
+
+
+def test_one_sample_has_no_likeness_and_masked_maps_have_no_shares(finished: TrainedRun):
+    network, config, meta = prepared()
+    batch = random_batch(1, 1)
+    assert set(selection_of(network, config, meta, [batch]).similarity) == {None}
+    method = replace(finished.config.method, attention_masks="maps")
+    masked = replace(finished, config=replace(finished.config, method=method))
+    with pytest.raises(ConfigError, match="its attention masks maps, not gradients"):
+        selection(masked)

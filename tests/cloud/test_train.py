@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run_directory import RunDirectory, replace_json
 from edge_adapt.cloud.state import Best, State, load_checkpoint
 from edge_adapt.edge.cost import peak_dynamic_bytes
+from safetensors.torch import load_file, save_file
 
 from .conftest import plain
 
@@ -327,3 +329,24 @@ def test_a_damaged_run_is_refused(name: str, finished: TrainedRun, tmp_path: Pat
     (tmp_path / name).write_bytes(b"{")
     with pytest.raises(ConfigError, match=r"is damaged"):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "nan"])
+def test_a_model_file_that_lacks_or_spoils_a_tensor_is_refused_by_name(
+    finished: TrainedRun, tmp_path: Path, change: str
+) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    file = tmp_path / "run" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.startswith("attention."))
+    if change == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = tensors[name][:1] if change == "shape" else torch.full_like(tensors[name], torch.nan)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, file)
+    with pytest.raises(ConfigError, match=name):
+        load_run(tmp_path / "run")
+    whole = load_file(finished.path / "model.safetensors")
+    save_file({key: value for key, value in whole.items() if key != "alpha"}, file)
+    with pytest.raises(ConfigError, match="alpha: expected"):
+        load_run(tmp_path / "run")
