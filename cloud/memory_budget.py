@@ -210,7 +210,8 @@ def probe_steps(config: RunConfig, settings: Sequence[LiteConfig], whole: bool) 
         raise ConfigError(refused[0])
     peaks: list[float] = [line["peak_bytes"] for line in lines]
     if child.returncode not in (0, -9, 137):
-        raise ConfigError(f"--memory-budget: a first step fails: {child.stderr.strip().splitlines()[-1]}")
+        reason = (child.stderr.strip() or f"exit code {child.returncode}").splitlines()[-1]
+        raise ConfigError(f"memory budget: a first step fails: {reason}")
     return peaks + [math.inf] * (len(settings) - len(peaks))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from edge_adapt.cloud import AmortizedRun, ConfigError, evaluate, load_run, train
-from edge_adapt.cloud.assemble import assemble_learner, fixed_sampler, load_split, training_sampler
+from edge_adapt.cloud.assemble import assemble, assemble_learner, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.loop import Job, begin, run
@@ -118,7 +118,9 @@ def test_the_kept_model_is_the_best_validated_one_and_scores_the_same_when_loade
     assert evaluate(finished, tasks=6, split="val").accuracy == max(accuracies)
     again = evaluate(finished, tasks=6)
     assert (again.accuracy, again.ci95) == (finished.test.accuracy, finished.test.ci95)
-    assert again.loss == pytest.approx(finished.test.loss, rel=1e-6)  # sums of tensors that lie elsewhere in memory
+    assert again.loss == pytest.approx(
+        finished.test.loss, rel=1e-6
+    )  # sums of tensors that lie elsewhere in memory
     assert finished.samples == 6
 
 
@@ -177,6 +179,22 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert metrics(resumed.path) == metrics(runs[name].path)
     model = "model.safetensors"
     assert (resumed.path / model).read_bytes() == (runs[name].path / model).read_bytes()
+
+
+def test_an_interrupted_run_of_inner_steps_with_lite_resumes_to_the_same_bits(
+    recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    changes = {"lite.h": 3, "lite.chunk": 4, "train.outer_steps": 4}
+    whole = train(str(recipe), tmp_path / "whole", changes, data=stripes)
+    config = RunConfig.from_table(read_recipe(str(recipe)), {"data.root": str(stripes), **changes})
+    training = training_sampler(config)
+    validation = fixed_sampler(load_split(config.data, "val"), config.task)
+    job = Job(assemble(config, training.spec), training, validation, RunDirectory(tmp_path / "run"))
+    with pytest.raises(KeyboardInterrupt):
+        run(job, begin(job), StopsAfter(total=4, start=0, shown=False))
+    resumed = train(str(recipe), tmp_path / "run", changes, data=stripes, resume=True)
+    assert metrics(resumed.path) == metrics(whole.path)
+    assert evaluate(resumed, tasks=4) == evaluate(whole, tasks=4)
 
 
 def test_a_disk_cache_changes_no_number(
