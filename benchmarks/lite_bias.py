@@ -1,7 +1,7 @@
 """How far LITE's gradient of one task is from the exact one: bias and RMSE over random draws of H.
 
-    python benchmarks/lite_bias.py                 about 15 minutes of one core
-    python benchmarks/lite_bias.py --draws 500 --others 200 --out bias.json --picture bias.png
+    python benchmarks/lite_bias.py                 about ten minutes of one core
+    python benchmarks/lite_bias.py --draws 500 --subsampled 200 --out bias.json --picture bias.png
 
 The task: characters of unseen scripts, 5-way 10-shot (N = 50), 25 queries, 8 x 8 pixels. The network: ResNet12 with two
 blocks of 8 and 16 channels, trained as ProtoNets first, then as each learner. LITE is compared with what one does
@@ -28,7 +28,8 @@ import torch
 from edge_adapt.cloud import adam
 from edge_adapt.cloud.amortized import LEARNERS
 from edge_adapt.cloud.amortized.amortized import Amortized
-from edge_adapt.cloud.lite import LiteConfig, draw, generator_of
+from edge_adapt.cloud.amortized.episode import FEATURES
+from edge_adapt.cloud.lite import LiteConfig, Subset, draw, generator_of
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import Meta, MethodConfig
 from edge_adapt.cloud.tasks import EpisodeSampler, load_dataset
@@ -146,12 +147,34 @@ def flat(grads: Mapping[str, Tensor]) -> Tensor:
 
 
 def lite_draws(of: Problem, h: int, stratified: bool) -> Iterator[Tensor]:
-    """Gradients (P,) through H, a new one each."""
+    """Gradients (P,) through H, a new one each; with one level put together from those of single samples."""
+    two_levels = bool(of.with_lite().modules.films)
+    return each_draw(of, h, stratified) if two_levels else put_together(of, h, stratified)
+
+
+def each_draw(of: Problem, h: int, stratified: bool) -> Iterator[Tensor]:
+    """A backward pass for each draw."""
     learner = of.with_lite(h=h, stratified=stratified)
     exact = learner.exact(of.meta, of.task)
     for index in count():
         task = replace(of.task, key=(H, index))
         yield flat(learner.task_gradient(of.meta, task, exact).grads)
+
+
+def put_together(of: Problem, h: int, stratified: bool) -> Iterator[Tensor]:
+    """The same numbers for a learner of one level, whose gradient is affine in the scales of the samples in H."""
+    learner, labels = of.with_lite(), of.task.support_y if stratified else None
+    exact = learner.exact(of.meta, of.task)
+
+    def alone(row: int, scale: float) -> Tensor:
+        subset = Subset(torch.tensor([row]), torch.tensor([scale]))
+        return flat(learner.task_gradient(of.meta, of.task, exact, lambda level: subset).grads)
+
+    none = alone(0, 0.0)
+    single = torch.stack([alone(row, 1.0) - none for row in range(N)])
+    for index in count():
+        subset = draw(N, h, generator_of((H, index), FEATURES, 0, 0), labels)
+        yield none + subset.scale.to(single) @ single[subset.rows]
 
 
 def subsampled_draws(of: Problem, h: int, stratified: bool) -> Iterator[Tensor]:
@@ -236,8 +259,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=5000, help="of LITE from all samples")
-    parser.add_argument("--others", type=int, default=1000, help="draws of the others, and with noisy images")
+    parser.add_argument("--draws", type=int, default=5000, help="of LITE")
+    parser.add_argument(
+        "--subsampled", type=int, default=500, help="draws without LITE, or with noisy images"
+    )
     parser.add_argument(
         "--learner", action="append", help="only these, as named in the results; default: all"
     )
@@ -247,11 +272,11 @@ def main() -> None:
     torch.set_num_threads(1)
     for case in CASES:
         if case.name in (args.learner or (case.name,)):
-            measure(case, args.out, args.others if case.noise else args.draws, args.others)
+            measure(case, args.out, args.subsampled if case.noise else args.draws, args.subsampled)
     draw_rmse(json.loads(args.out.read_text()), args.picture)
 
 
-def measure(case: Case, out: Path, lite: int, others: int) -> None:
+def measure(case: Case, out: Path, lite: int, subsampled: int) -> None:
     """Add the rows of a case that the file lacks."""
     known = {key_of(row) for row in json.loads(out.read_text())} if out.exists() else set()
     wanted = [(h, estimator) for estimator in ESTIMATORS for h in case.choices]
@@ -260,7 +285,7 @@ def measure(case: Case, out: Path, lite: int, others: int) -> None:
     for h, estimator in missing:
         assert of is not None
         draws, stratified = ESTIMATORS[estimator]
-        number = lite if draws is lite_draws and not stratified else others
+        number = lite if draws is lite_draws else subsampled
         for row in rows_of(
             case, estimator, h, errors_of(islice(draws(of, h, stratified), number), of.exact())
         ):
