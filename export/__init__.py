@@ -71,9 +71,7 @@ def export_bundle(
         ExportError: the model cannot be exported (names the node and the way out); nothing is written.
         UsageError: `out` exists and is not a bundle, or options that do not go together.
     """
-    from .amortized import AmortizedSource
-    from .amortized_bundle import write_amortized
-    from .bundle import check_target, write_bundle
+    from .bundle import check_target
     from .plain import Settings
 
     target = Path(out)
@@ -81,16 +79,21 @@ def export_bundle(
     settings = Settings(
         step_size, layers, steps, samples, input, loss, label_smoothing, batch_norm, calibration, name
     )
-    source = _source(model, example_input, settings, classes)
+    _write(_source(model, example_input, settings, classes), target, ort_training)
+    return target
+
+
+def _write(source: Source | AmortizedSource, target: Path, ort_training: bool) -> None:
+    from .amortized import AmortizedSource
+    from .amortized_bundle import write_amortized
+    from .bundle import write_bundle
+
     if not isinstance(source, AmortizedSource):
         write_bundle(source, target, ort_training=ort_training)
     elif ort_training:
-        raise UsageError(
-            f"a bundle of kind {source.kind} is not trained on a device: leave --ort-training away"
-        )
+        raise UsageError(f"a bundle of kind {source.kind} is not trained on a device: leave --ort-training away")
     else:
         write_amortized(source, target)
-    return target
 
 
 def _source(

@@ -118,7 +118,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 
 PUBLIC = {
     "edge_adapt.cloud": {"AmortizedRun", "ConfigError", "TrainedRun", "evaluate", "load_run", "train"},
-    "edge_adapt.export": {"ArraySpec", "ExportError", "InputSpec", "export_bundle"},
+    "edge_adapt.export": {"ArraySpec", "ExportError", "InputSpec", "export_bundle", "export_prototypes"},
     "edge_adapt.edge": {
         "AdaptedModel", "BudgetError", "Bundle", "BundleError", "EdgeAdaptError", "Plan", "SupportError", "UsageError",
     },
