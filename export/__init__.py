@@ -91,7 +91,9 @@ def _write(source: Source | AmortizedSource, target: Path, ort_training: bool) -
     if not isinstance(source, AmortizedSource):
         write_bundle(source, target, ort_training=ort_training)
     elif ort_training:
-        raise UsageError(f"a bundle of kind {source.kind} is not trained on a device: leave --ort-training away")
+        raise UsageError(
+            f"a bundle of kind {source.kind} is not trained on a device: leave --ort-training away"
+        )
     else:
         write_amortized(source, target)
 
