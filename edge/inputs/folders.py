@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,27 +71,27 @@ def read_files(
 
 
 def priced(
-    files: list[Path], spec: InputSpec, memory_limit_bytes: int | None = None
+    files: Iterable[Path], spec: InputSpec, memory_limit_bytes: int | None = None
 ) -> tuple[int, tuple[str, ...]]:
     """Read the headers of image files; return the largest price of one decode in bytes, and what is converted.
 
     Raises:
         SupportError: naming the file that cannot be used or costs more than the limit.
     """
-    headers = [read_header(file, spec) for file in files]
-    dearest = max(headers, key=lambda header: header.decode_bytes)
+    dearest: Header | None = None
+    counts: Counter[str] = Counter()
+    for header in (read_header(file, spec) for file in files):
+        counts.update(header.converted)
+        if dearest is None or header.decode_bytes > dearest.decode_bytes:
+            dearest = header
+    assert dearest is not None
     if memory_limit_bytes is not None and dearest.decode_bytes > memory_limit_bytes:
         raise SupportError(
             f"{dearest.path}: decoding it takes {format_bytes(dearest.decode_bytes)}, above the limit of "
             f"{format_bytes(memory_limit_bytes)}; scale it down or save it as a baseline JPEG"
         )
-    return dearest.decode_bytes, _summary(headers)
-
-
-def _summary(headers: list[Header]) -> tuple[str, ...]:
-    """Count the conversions: "3 images resized to 28x28 (box)"."""
-    counts = Counter(phrase for header in headers for phrase in header.converted)
-    return tuple(f"{count} image{'s' * (count > 1)} {phrase}" for phrase, count in counts.items())
+    phrases = (f"{count} image{'s' * (count > 1)} {phrase}" for phrase, count in counts.items())
+    return dearest.decode_bytes, tuple(phrases)
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:
@@ -99,7 +100,11 @@ def class_files(folder: Path) -> dict[str, list[Path]]:
     Raises:
         SupportError: a file beside the class folders, a folder inside one, an empty one.
     """
-    classes = {}
+    return dict(class_groups(folder))
+
+
+def class_groups(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yield one class at a time what `class_files` lists."""
     for entry in _visible(folder):
         if not entry.is_dir():
             raise SupportError(f"{entry}: expected one sub-folder per class; move the file into one, or away")
@@ -109,8 +114,7 @@ def class_files(folder: Path) -> dict[str, list[Path]]:
             raise SupportError(f"{nested[0]}: a folder inside a class folder; a class holds images only")
         if not files:
             raise SupportError(f"{entry}: the class folder is empty; add images or remove it")
-        classes[entry.name] = files
-    return classes
+        yield entry.name, files
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import SupportError
 from .answers import ClassLabels
 from .archives import DAMAGED, read_labels
-from .folders import class_files, priced
+from .folders import class_groups, priced
 from .images import decode
 from .kinds import Spec
 from .read import existing, images_only
@@ -123,16 +123,17 @@ def stream_samples(
 
 
 def _folder(folder: Path, spec: InputSpec, labels: ClassLabels, limit: int | None) -> StreamedSupport:
-    classes = class_files(folder)
-    labels.check_count(str(folder), len(classes))
-    decode_bytes, converted = priced([file for group in classes.values() for file in group], spec, limit)
-    counts = [len(group) for group in classes.values()]
-    indices = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-    names = tuple(f"{name}/{file.name}" for name, group in classes.items() for file in group)
-    reader = FolderReader(folder, names, spec)
+    names, counts = list[str](), dict[str, int]()
+    for name, group in class_groups(folder):
+        names += (f"{name}/{file.name}" for file in group)
+        counts[name] = len(group)
+    labels.check_count(str(folder), len(counts))
+    decode_bytes, converted = priced((folder / name for name in names), spec, limit)
+    indices = np.repeat(np.arange(len(counts), dtype=np.int64), list(counts.values()))
+    reader = FolderReader(folder, tuple(names), spec)
     dtype = np.dtype(np.uint8)
     return StreamedSupport(
-        reader, spec.pixel_shape, dtype, {"labels": indices}, tuple(classes), spec, decode_bytes, converted
+        reader, spec.pixel_shape, dtype, {"labels": indices}, tuple(counts), spec, decode_bytes, converted
     )
 
 
