@@ -70,6 +70,10 @@ class Bundle:
     ) -> Request:
         """Return what to plan for, with the bundle's defaults filled in; raises UsageError."""
         manifest = self.files.manifest
+        if self.files.streams is not None and steps not in (None, 1):
+            raise UsageError(
+                f"steps: a bundle of kind {manifest.kind} adapts by forward passes, it has no gradient steps"
+            )
         return Request(
             None if memory_budget is None else parse_bytes(memory_budget),
             None if dynamic_budget is None else parse_bytes(dynamic_budget),

@@ -183,6 +183,11 @@ def test_engines_that_do_not_stream_refuse_and_predict(home: Path, tmp_path: Pat
     assert found[0]["accuracy"] == found[1]["accuracy"]
 
 
+def test_gradient_steps_are_refused(home: Path) -> None:
+    message = error_line(edge_adapt_here("plan", home / "cnaps", "--steps", 3, code=2))
+    assert message == "steps: a bundle of kind cnaps adapts by forward passes, it has no gradient steps"
+
+
 def test_features_that_are_not_finite_are_named(home: Path) -> None:
     bundle = Bundle.open(home / "prototypes")
     images = np.zeros((4, 3, 48, 48), np.float32)
