@@ -59,16 +59,18 @@ class Case:
 def cases(extractor: Path) -> Iterator[Case]:
     """All trainings, the cheap ones first."""
     for seed in range(3):
-        for h in ("none", 10):
-            name = f"protonets, h = {'all' if h == 'none' else h}"
-            yield Case("omniglot", name, "protonets-conv4-omniglot-20way-5shot", {"lite.h": h}, seed)
-    for h in ("none", 5):
-        name = f"protonets, h = {'all' if h == 'none' else h}"
-        yield Case("miniimagenet", name, "protonets-conv4-miniimagenet-10shot", {"lite.h": h})
+        yield from with_and_without("omniglot", "protonets-conv4-omniglot-20way-5shot", 10, 100, seed)
+    yield from with_and_without("miniimagenet", "protonets-conv4-miniimagenet-10shot", 5, 50, 0)
     for learner, changes in EXTRACTOR_CASES.items():
         recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
         weights = {"train.initial_weights": extractor}
         yield Case("extractor", learner, recipe, {**weights, **changes}, others=("caltech101",))
+
+
+def with_and_without(study: str, recipe: str, h: int, queries: int, seed: int) -> Iterator[Case]:
+    """Full back-propagation, all queries at once, and the recipe with LITE."""
+    yield Case(study, "protonets, h = all", recipe, {"lite.h": "none", "lite.query_batch": queries}, seed)
+    yield Case(study, f"protonets, h = {h}", recipe, {"lite.h": h}, seed)
 
 
 EXTRACTOR_CASES: Mapping[str, Mapping[str, object]] = {
