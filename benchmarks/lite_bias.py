@@ -42,35 +42,12 @@ from trainings import RESULTS, ROOT, keep
 SIZE, WAYS, SHOTS, QUERIES = 8, 5, 10, 5
 N = WAYS * SHOTS
 SHAPE = (1, SIZE, SIZE)
-SEED, NOISE, H, SUBSAMPLE = range(4)
+CHOICES = (5, 10, 25)
+SEED, H, SUBSAMPLE = 0, 2, 3
 """What a random number is for."""
-RATE = 1e-3
+STEPS, RATE = (400, 100), 1e-3
+"""Training steps of the extractor, and of the learner; Adam's rate."""
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A learner, and what its images are like.
-
-    Attributes:
-        learner: its name.
-        noise: standard deviation of white noise on the images, whose own is about 1.
-        choices: sizes of H.
-    """
-
-    learner: str
-    noise: float = 0.0
-    choices: tuple[int, ...] = (5, 10, 25)
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.learner}, noisy images" if self.noise else self.learner
-
-
-CASES = (Case("protonets"), Case("cnaps"), Case("simple-cnaps"), Case("simple-cnaps", 1.5, (10,)))
-STEPS = (400, 100)
-"""Of the extractor's training, and of the learner's."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +76,7 @@ class Problem:
         return flat(self.with_lite().task_gradient(self.meta, self.task).grads)
 
 
-def problem(case: Case, steps: tuple[int, int] = STEPS) -> Problem:
+def problem(learner: str, steps: tuple[int, int] = STEPS) -> Problem:
     """Train the extractor as ProtoNets, then the learner; take a task of unseen characters."""
     training = EpisodeSampler(
         load_dataset("glyphs", "train"), ways=WAYS, shots=SHOTS, queries=QUERIES, seed=SEED
@@ -108,37 +85,35 @@ def problem(case: Case, steps: tuple[int, int] = STEPS) -> Problem:
         load_dataset("glyphs", "test"), ways=WAYS, shots=SHOTS, queries=QUERIES, seed=SEED
     )
     module = build_backbone("resnet12", SHAPE, WAYS, SEED, {"channels": (8, 16)})
-    task = small(unseen.task(0), case.noise)
-    protonets = Problem("protonets", module, Meta({}, {}), task)
-    meta = trained(protonets.with_lite(), training, case.noise, steps[0])
+    protonets = Problem("protonets", module, Meta({}, {}), small(unseen.task(0)))
+    meta = trained(protonets.with_lite(), training, steps[0])
     weights = {name.removeprefix("extractor."): value for name, value in meta.learned.items()}
     module.load_state_dict({**module.state_dict(), **weights})
-    if case.learner == "protonets":
+    if learner == "protonets":
         return replace(protonets, meta=meta)
-    found = replace(protonets, learner=case.learner)
-    return replace(found, meta=trained(found.with_lite(), training, case.noise, steps[1]))
+    found = replace(protonets, learner=learner)
+    return replace(found, meta=trained(found.with_lite(), training, steps[1]))
 
 
-def trained(learner: Amortized, tasks: EpisodeSampler, noise: float, steps: int) -> Meta:
+def trained(learner: Amortized, tasks: EpisodeSampler, steps: int) -> Meta:
     """Adam with exact gradients, one task per step."""
     meta = learner.init(SEED)
     state, rates = adam.init(meta.learned), dict.fromkeys(meta.learned, RATE)
     for index in range(steps):
-        result = learner.meta_gradient(meta, [small(tasks.task(index), noise)], index / steps)
+        result = learner.meta_gradient(meta, [small(tasks.task(index))], index / steps)
         learned, state = adam.update(meta.learned, result.grads, state, rates)
         meta = replace(meta, learned=learned)
     return meta
 
 
-def small(task: Task, noise: float) -> Task:
-    """The task with images of SIZE x SIZE pixels in memory, and noise on them."""
-    generator = generator_of(task.key, NOISE)
-
-    def shrunk(samples: Samples) -> Samples:
-        x = F.adaptive_avg_pool2d(samples.take(torch.arange(len(samples))), SIZE)
-        return Stored(x + noise * torch.randn(x.shape, generator=generator))
-
+def small(task: Task) -> Task:
+    """The task with images of SIZE x SIZE pixels in memory."""
     return replace(task, support=shrunk(task.support), query=shrunk(task.query))
+
+
+def shrunk(samples: Samples) -> Stored:
+    """All samples, averaged over squares of pixels."""
+    return Stored(F.adaptive_avg_pool2d(samples.take(torch.arange(len(samples))), SIZE))
 
 
 def flat(grads: Mapping[str, Tensor]) -> Tensor:
@@ -239,9 +214,9 @@ ESTIMATORS: Mapping[str, tuple[Draws, bool]] = {
 }
 
 
-def rows_of(case: Case, estimator: str, h: int, errors: Errors) -> Iterator[Row]:
+def rows_of(learner: str, estimator: str, h: int, errors: Errors) -> Iterator[Row]:
     """A row for the RMSE and one for the bias."""
-    common = {"study": "estimator", "learner": case.name, "n_support": N, "h": h, "image_size": SIZE}
+    common = {"study": "estimator", "learner": learner, "n_support": N, "h": h, "image_size": SIZE}
     unit = "of the exact gradient's norm"
     others = {"unit": unit, "estimator": estimator, "draws": errors.draws}
     yield {**common, "value": errors.rmse, "ci95": errors.rmse_ci95, **others, "measure": "rmse"}
@@ -263,31 +238,28 @@ def main() -> None:
     parser.add_argument(
         "--subsampled", type=int, default=500, help="draws without LITE, or with noisy images"
     )
-    parser.add_argument(
-        "--learner", action="append", help="only these, as named in the results; default: all"
-    )
+    parser.add_argument("--learner", action="append", choices=LEARNERS, help="default: all")
     parser.add_argument("--out", type=Path, default=RESULTS / "lite_bias.json")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "pictures" / "lite_rmse.png")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for case in CASES:
-        if case.name in (args.learner or (case.name,)):
-            measure(case, args.out, args.subsampled if case.noise else args.draws, args.subsampled)
+    for learner in args.learner or LEARNERS:
+        measure(learner, args.out, args.draws, args.subsampled)
     draw_rmse(json.loads(args.out.read_text()), args.picture)
 
 
-def measure(case: Case, out: Path, lite: int, subsampled: int) -> None:
-    """Add the rows of a case that the file lacks."""
+def measure(learner: str, out: Path, lite: int, subsampled: int) -> None:
+    """Add the rows of a learner that the file lacks."""
     known = {key_of(row) for row in json.loads(out.read_text())} if out.exists() else set()
-    wanted = [(h, estimator) for estimator in ESTIMATORS for h in case.choices]
-    missing = [(h, estimator) for h, estimator in wanted if (case.name, "bias", estimator, h) not in known]
-    of = problem(case) if missing else None
+    wanted = [(h, estimator) for estimator in ESTIMATORS for h in CHOICES]
+    missing = [(h, estimator) for h, estimator in wanted if (learner, "bias", estimator, h) not in known]
+    of = problem(learner) if missing else None
     for h, estimator in missing:
         assert of is not None
         draws, stratified = ESTIMATORS[estimator]
         number = lite if draws is lite_draws else subsampled
         for row in rows_of(
-            case, estimator, h, errors_of(islice(draws(of, h, stratified), number), of.exact())
+            learner, estimator, h, errors_of(islice(draws(of, h, stratified), number), of.exact())
         ):
             keep(row, out, key_of)
             print(json.dumps(row), flush=True)

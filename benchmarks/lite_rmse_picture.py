@@ -19,18 +19,12 @@ Row = dict[str, Any]
 
 
 def draw_rmse(rows: Sequence[Row], path: Path) -> None:
-    """Draw the RMSE of every estimator with its 95 % interval; PNG, complete or not at all.
-
-    Learners with one size of H have no panel; without any panel there is no picture.
-    """
+    """Draw the RMSE of every estimator with its 95 % interval; PNG, complete or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     found = [row for row in rows if row["measure"] == "rmse"]
-    counts = {name: len({row["h"] for row in found if row["learner"] == name}) for name in _names(found)}
-    panels = [name for name, sizes in counts.items() if sizes > 1]
-    if not panels:
-        return
+    panels = list(dict.fromkeys(row["learner"] for row in rows))
     figure = Figure(figsize=(3.4 * len(panels), 3.6), layout="constrained")
     for index, (axes, name) in enumerate(
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
@@ -42,10 +36,6 @@ def draw_rmse(rows: Sequence[Row], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=DOTS_PER_INCH)
     os.replace(partial, path)
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row["learner"] for row in rows))
 
 
 def _panel(axes: Any, rows: Sequence[Row], title: str) -> None:
