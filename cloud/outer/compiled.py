@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..errors import TrainingError
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..lite import LiteConfig
@@ -71,14 +72,18 @@ class CompiledSums:
         step_weights: Sequence[float],
         first_order: bool,
     ) -> ChunkSums:
-        """See `unrolled_sums`."""
+        """See `unrolled_sums`.
+
+        Raises:
+            TrainingError: the program cannot be compiled here.
+        """
         tensors = _inputs(meta, batch, step_weights)
         asked = tuple(weight != 0 for weight in step_weights)
         shapes = tuple((value.shape, value.dtype, value.device) for value in tensors)
         key = (layers, first_order, asked, tuple(meta.learned), shapes)
         if key not in self._programs:
             graph = self._traced(meta, layers, asked, first_order, tensors)
-            self._programs[key] = self._backend(graph, tensors[0].device)
+            self._programs[key] = _reporting(self._backend(graph, tensors[0].device))
         with torch.no_grad():
             found = [value.clone() for value in self._programs[key](*tensors)]
         names = ("query_loss", f"query_{self._network.loss.metric}")
@@ -113,6 +118,22 @@ class CompiledSums:
         graph.graph.eliminate_dead_code()
         graph.recompile()
         return graph
+
+
+def _reporting(program: Program) -> Program:
+    """The same program; what torch cannot compile it says at the first call, in many lines."""
+
+    def run(*inputs: Tensor) -> Sequence[Tensor]:
+        try:
+            return program(*inputs)
+        except RuntimeError as error:
+            said = (str(error).strip().splitlines() or ["no message"])[0]
+            raise TrainingError(
+                f"method.compile_steps: the compiled step did not run on {inputs[0].device.type} "
+                f"({type(error).__name__}: {said}); set it to false"
+            ) from error
+
+    return run
 
 
 def _inputs(meta: Meta, batch: Batch, step_weights: Sequence[float]) -> list[Tensor]:

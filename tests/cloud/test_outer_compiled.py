@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 import torch
+from edge_adapt.cloud.errors import TrainingError
 from edge_adapt.cloud.inner.base import Batch, Meta
 from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.lite import LiteConfig
@@ -183,6 +184,22 @@ def test_no_operation_mixes_the_tasks_device_with_the_cpu(name):
 def test_what_a_program_cannot_do_is_refused(name, settings, lite, message):
     with pytest.raises(ValueError, match=f"compile_steps: .*{message}"):
         METHODS[name](small_network(), MethodConfig(compile_steps=True, **settings), lite=lite)
+
+
+def test_a_program_that_torch_cannot_compile_is_one_clear_line():
+    compiled, _, meta = prepared("maml", dense_network(), torch.float64)
+
+    def without_compiler(graph: GraphModule, device: torch.device) -> Program:
+        def run(*inputs: Tensor) -> list[Tensor]:
+            raise RuntimeError("no C++ compiler\nhere is why: ...")
+
+        return run
+
+    compiled._backend = without_compiler
+    with pytest.raises(
+        TrainingError, match=r"compiled step did not run on cpu \(RuntimeError: no C\+\+ compiler\);"
+    ):
+        compiled(meta, (0, 1), dense_batch(), (0.0, 1.0), False)
 
 
 def test_on_a_gpu_kernels_are_launched_as_one_graph(monkeypatch):
