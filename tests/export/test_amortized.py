@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +24,13 @@ from edge_adapt.edge.stream.passes import Passes
 from edge_adapt.edge.stream.search import Family
 from edge_adapt.edge.verify import verify
 from edge_adapt.export import ExportError, export_bundle, export_prototypes
-from edge_adapt.export.amortized import AmortizedSource, source_of_extractor, source_of_modules
+from edge_adapt.export.amortized import (
+    AmortizedSource,
+    captured,
+    source_of_extractor,
+    source_of_modules,
+)
+from edge_adapt.export.amortized_bundle import write_amortized
 from edge_adapt.export.capture import to_onnx
 from numpy.typing import NDArray
 from torch import nn
@@ -226,50 +234,39 @@ def test_an_extractor_of_arrays_whose_last_layer_is_called_head(tmp_path: Path) 
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    made, rows = learner("cnaps"), torch.zeros(1, 1, 14, 14)
-    flat = extractor((6,), film=False)
+    out, rows, flat = tmp_path / "bundle", torch.zeros(1, 1, 14, 14), extractor((6,), film=False)
+    right: AmortizedSource = source_of_modules("cnaps", learner("cnaps"), SPEC, 5, name="x")
+    wide = captured(nn.Linear(5, 11), (5,))
 
-    def refused(error: type[Exception], message: str, run: object) -> None:
+    def refused(error: type[Exception], message: str, run: Callable[[], object]) -> None:
         with pytest.raises(error, match=message):
-            run()  # type: ignore[operator]
+            run()
 
+    def written(**changes: Any) -> Callable[[], object]:
+        return lambda: write_amortized(replace(right, **changes), out)
+
+    refused(ExportError, "5 numbers into 11, expected 5 numbers into 40", written(generator=wide))
+    refused(ExportError, "film '0.norm': expected a module with", written(films=("0.norm",)))
+    refused(ExportError, r"programs .*'encoder', 'film', 'head'", written(kind="simple-cnaps"))
+    refused(ExportError, "classes: expected an integer of at least 2", written(classes=1))
+    refused(ExportError, "kind: expected one of", written(kind="maml"))
+    refused(ExportError, "covariance: expected one of", written(covariance="shared"))
     maps = nn.Conv2d(1, 3, 3)
-    wide = Learner(made.extractor, made.films, made.set_encoder, nn.Linear(5, 11), made.head_generator)
-    unknown = Learner(made.extractor, ("0.norm",), made.set_encoder, made.film_generator, made.head_generator)
-    out = tmp_path / "bundle"
     refused(
         ExportError,
         "one vector of features",
         lambda: export_prototypes(maps, out, classes=3, example_input=rows),
     )
-    refused(
-        ExportError,
-        "film.json turns 5 numbers into 11, expected 5 numbers into 40",
-        lambda: write(out, "cnaps", wide),
-    )
-    refused(ExportError, "film '0.norm': expected a module with", lambda: write(out, "cnaps", unknown))
-    refused(ExportError, r"programs .*'encoder', 'film', 'head'", lambda: write(out, "simple-cnaps", made))
-    refused(
-        ExportError,
-        "the model ends in Reshape",
-        lambda: source_of_extractor(flat, 3, rows, cut_classifier=True),
-    )
-    refused(
-        ExportError,
-        "classes: expected an integer of at least 2",
-        lambda: write(out, "cnaps", made, classes=1),
-    )
-    refused(ExportError, "kind: expected one of", lambda: source_of_modules("maml", made, SPEC, 5, name="x"))
+    refused(ExportError, "the model ends in", lambda: source_of_extractor(flat, 3, rows, cut_classifier=True))
     refused(ExportError, "needs example_input", lambda: export_prototypes(flat, out, classes=3))
     refused(
         ExportError, "input: its shape is", lambda: source_of_extractor(flat, 3, rows, input=ArraySpec((3,)))
     )
-    source: AmortizedSource = source_of_modules("cnaps", made, SPEC, 5, name="x")
-    refused(UsageError, "leave --ort-training away", lambda: export_bundle(source, out, ort_training=True))
+    refused(UsageError, "leave --ort-training away", lambda: export_bundle(right, out, ort_training=True))
     refused(
         UsageError, "see export_prototypes", lambda: export_bundle(flat, out, example_input=rows, classes=4)
     )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    refused(UsageError, "is not a bundle", lambda: write(tmp_path / "mine", "cnaps", made))
+    refused(UsageError, "is not a bundle", lambda: write_amortized(right, tmp_path / "mine"))
     assert not out.exists()
