@@ -1,0 +1,40 @@
+"""The self-test of a bundle that adapts by forward passes: what it writes, and what it then says of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import BundleFiles, Overlay, TensorFile
+from ..engines import Hooks
+from ..engines.planned import PlannedEngine
+from ..errors import BundleError
+from ..inputs import SupportSet
+from ..plan import Plan
+from .adaptation import adapt_stream
+
+
+def written(
+    files: BundleFiles, engine: PlannedEngine, plan: Plan, support: SupportSet, test: TensorFile
+) -> Iterator[tuple[str, NDArray[Any], NDArray[Any], float]]:
+    """Adapt to the self-test's samples; yield name, expected and got (flat), and the scale errors are relative to.
+
+    Raises:
+        BundleError: the self-test names what adaptation does not write.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        updated = adapt_stream(files, engine, plan, support, Hooks()).updated
+        logits = engine.predict(files.program, Overlay(files.weights, updated), support)
+    found = {**updated, "logits": logits[:, : len(support.class_names)]}
+    for name, expected in ((name, test.copy(name)) for name in test.entries if name.startswith("entries::")):
+        param = name.removeprefix("entries::")
+        if param not in found:
+            raise BundleError(f"{test.path}: {param!r} is not written by adaptation; export again")
+        flat = found[param].reshape(-1)
+        norm = float(test.copy(f"norm::{param}")[0])
+        yield f"norm of {param}", np.array([norm]), np.array([np.linalg.norm(flat.astype(np.float64))]), norm
+        entries = flat[np.arange(len(expected)) * len(flat) // len(expected)]
+        yield f"entries of {param}", expected, entries, float(np.abs(expected).max())
