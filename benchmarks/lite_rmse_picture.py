@@ -14,6 +14,7 @@ STYLES = {
     "sub-sampled, stratified": ("#D55E00", "s", "-"),
 }
 DOTS_PER_INCH = 120
+TICKS = (0.1, 0.3, 1, 3)
 
 Row = dict[str, Any]
 
@@ -27,7 +28,7 @@ def draw_rmse(rows: Sequence[Row], path: Path) -> None:
     panels = list(dict.fromkeys(row["learner"] for row in rows))
     figure = Figure(figsize=(3.4 * len(panels), 3.6), layout="constrained")
     for index, (axes, name) in enumerate(
-        zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
+        zip(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True)
     ):
         _panel(axes, [row for row in found if row["learner"] == name], name)
         if index == 0:
@@ -57,6 +58,7 @@ def _panel(axes: Any, rows: Sequence[Row], title: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_yticks(TICKS, [str(tick) for tick in TICKS])
     axes.minorticks_off()
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(f"|H| of {rows[0]['n_support']} support samples")
