@@ -33,7 +33,8 @@ def draw_rmse(rows: Sequence[Row], path: Path) -> None:
         _panel(axes, [row for row in found if row["learner"] == name], name)
         if index == 0:
             axes.set_ylabel("RMSE / norm of the exact gradient")
-            axes.legend(frameon=False, fontsize=8)
+        if name == panels[-1]:
+            axes.legend(frameon=False, fontsize=8, loc="lower left")
     partial = path.with_name(path.name + ".partial")
     FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=DOTS_PER_INCH)
     os.replace(partial, path)
