@@ -20,6 +20,8 @@ from ..lite import LiteConfig
 from .base import ChunkSums
 from .unrolled import unrolled_sums
 
+MESSAGE = 200
+"""Characters of what torch says that are passed on."""
 Program = Callable[..., Sequence[Tensor]]
 Backend = Callable[[GraphModule, torch.device], Program]
 
@@ -127,7 +129,7 @@ def _reporting(program: Program) -> Program:
         try:
             return program(*inputs)
         except RuntimeError as error:
-            said = (str(error).strip().splitlines() or ["no message"])[0]
+            said = " ".join(str(error).split())[:MESSAGE]
             raise TrainingError(
                 f"method.compile_steps: the compiled step did not run on {inputs[0].device.type} "
                 f"({type(error).__name__}: {said}); set it to false"
