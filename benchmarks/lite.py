@@ -1,11 +1,12 @@
 """LITE and the learners that adapt by forward passes: what the subset H costs, and what they reach on new classes.
 
-    python benchmarks/lite.py                      all studies that are not there yet: some hours on one core
+    python benchmarks/lite.py                      all studies that are not there yet: about two hours of one core
     python benchmarks/lite.py --study omniglot --work runs/lite
 
-Studies: `estimator` (lite_bias.py) and `memory` (lite_memory.py); `omniglot` and `miniimagenet`, ProtoNets with LITE
-against full back-propagation at the same number of steps; `extractor`, every learner on one pre-trained extractor,
-tested on mini-ImageNet's test classes and on Caltech-101, with FiLM off and with identity covariance.
+Studies: `omniglot` and `miniimagenet`, ProtoNets with LITE against full back-propagation, the same number of steps from
+the same pre-trained extractor; `omniglot from scratch`, the same from random weights; `extractor`, every learner on one
+pre-trained extractor, tested on mini-ImageNet's test classes and on Caltech-101, with FiLM off and with identity
+covariance. The results file also takes up what lite_bias.py (`estimator`) and lite_memory.py (`memory`) measured.
 
 One thread each, resumable: an interrupted training goes on from its checkpoint, a finished one is used again.
 """
@@ -20,14 +21,32 @@ from types import MappingProxyType
 from typing import Any
 
 from machine import machine
-from trainings import command, keep, parser, trained
+from trainings import RESULTS, command, keep, parser, trained
 
-STUDIES = ("omniglot", "miniimagenet", "extractor")
-TASKS = 600
-OTHER_TASKS = 200
-"""Test tasks of the study on one extractor, whose forward passes take longer."""
-EXTRACTOR = ("--set", "crop=64", "--set", "precision=bfloat16", "--set", "epochs=20")
-"""Settings of the extractor's pre-training; everything else is `meta-train pretrain`'s own."""
+STUDIES = ("omniglot", "omniglot from scratch", "miniimagenet", "extractor")
+MEASURED_ELSEWHERE = ("lite_bias.json", "lite_memory.json")
+TASKS = 200
+"""Test tasks of every case."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What `meta-train pretrain` makes before a study: backbone, data set, settings that are not its own."""
+
+    backbone: str
+    data: str
+    settings: Mapping[str, object]
+
+
+EXTRACTORS: Mapping[str, Extractor] = {
+    "omniglot-conv4": Extractor(
+        "conv4",
+        "omniglot",
+        {"architecture.norm": "group", "mirror": "false", "smallest_crop": 0.7, "epochs": 6},
+    ),
+    "extractor": Extractor("resnet18", "miniimagenet", {"crop": 64, "precision": "bfloat16", "epochs": 20}),
+}
+"""By the name of its directory."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class Case:
         recipe: the recipe.
         settings: changes to the recipe.
         seed: of the run.
+        start: which of `EXTRACTORS` it starts from; none: random weights.
         others: data sets it is tested on beside its own.
     """
 
@@ -48,29 +68,44 @@ class Case:
     recipe: str
     settings: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     seed: int = 0
+    start: str | None = None
     others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Of its run directory."""
-        return f"{self.study}-{self.learner.replace(' ', '-').replace(',', '')}-{self.seed}"
+        return f"{self.study}-{self.learner}-{self.seed}".replace(" ", "-").replace(",", "")
 
 
-def cases(extractor: Path) -> Iterator[Case]:
+OMNIGLOT = "protonets-conv4-omniglot-20way-5shot"
+SHORT = {
+    "train.outer_steps": 200,
+    "train.tasks_per_step": 4,
+    "train.learning_rate": 5e-4,
+    "task.training_queries": 3,
+}
+
+
+def cases() -> Iterator[Case]:
     """All trainings, the cheap ones first."""
-    for seed in range(3):
-        yield from with_and_without("omniglot", "protonets-conv4-omniglot-20way-5shot", 10, 100, seed)
-    yield from with_and_without("miniimagenet", "protonets-conv4-miniimagenet-10shot", 5, 50, 0)
+    for seed in range(2):
+        yield from with_and_without("omniglot", OMNIGLOT, 10, SHORT, seed, "omniglot-conv4")
+    yield from with_and_without("omniglot from scratch", OMNIGLOT, 10, {}, 0, None)
+    few = {"task.shots": 10, "train.outer_steps": 60}
+    yield from with_and_without(
+        "miniimagenet", "protonets-resnet18-miniimagenet-5shot", 5, few, 0, "extractor"
+    )
     for learner, changes in EXTRACTOR_CASES.items():
         recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
-        weights = {"train.initial_weights": extractor}
-        yield Case("extractor", learner, recipe, {**weights, **changes}, others=("caltech101",))
+        yield Case("extractor", learner, recipe, changes, start="extractor", others=("caltech101",))
 
 
-def with_and_without(study: str, recipe: str, h: int, queries: int, seed: int) -> Iterator[Case]:
-    """Full back-propagation, all queries at once, and the recipe with LITE."""
-    yield Case(study, "protonets, h = all", recipe, {"lite.h": "none", "lite.query_batch": queries}, seed)
-    yield Case(study, f"protonets, h = {h}", recipe, {"lite.h": h}, seed)
+def with_and_without(
+    study: str, recipe: str, h: int, settings: Mapping[str, object], seed: int, start: str | None
+) -> Iterator[Case]:
+    """Full back-propagation, and H of h samples; all else the same."""
+    for name, value in (("all", "none"), (str(h), h)):
+        yield Case(study, f"protonets, h = {name}", recipe, {**settings, "lite.h": value}, seed, start)
 
 
 EXTRACTOR_CASES: Mapping[str, Mapping[str, object]] = {
@@ -87,40 +122,47 @@ def main() -> None:
     """Train and test what is asked for; rewrite the results file after every row."""
     arguments = parser(__doc__, "lite", "lite.json")
     arguments.add_argument("--study", choices=STUDIES, action="append", help="default: all")
-    arguments.add_argument("--learner", action="append", help="only these cases of it, as named in the results")
+    arguments.add_argument(
+        "--learner", action="append", help="only these cases of it, as named in the results"
+    )
     args = arguments.parse_args()
-    for case in cases(args.work / "extractor" / "weights.safetensors"):
+    for case in cases():
         if case.study in (args.study or STUDIES) and case.learner in (args.learner or (case.learner,)):
             for row in benchmark(case, args.work, args.data):
-                keep(row, args.out, _key)
+                keep(row, args.out, key_of)
                 print(json.dumps(row), flush=True)
+    for name in MEASURED_ELSEWHERE:
+        for row in json.loads((RESULTS / name).read_text()):
+            keep(row, args.out, key_of)
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (row["study"], row["learner"], row.get("data", ""), row.get("seed", 0), row["n_support"], row["h"] or 0)
+def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What two rows of the results file differ in."""
+    names = ("study", "learner", "data", "estimator", "measure", "device", "seed")
+    return (*(str(row.get(name, "")) for name in names), f"{row['n_support']:6}", f"{row['h'] or 0:6}")
 
 
 def benchmark(case: Case, work: Path, data: Path) -> Iterator[dict[str, Any]]:
     """Train one case; yield a row for every data set it is tested on."""
-    if "train.initial_weights" in case.settings:
-        pretrained(work / "extractor", data)
-    tasks = OTHER_TASKS if case.others else TASKS
-    settings = {**case.settings, "seed": case.seed, "train.test_tasks": tasks}
+    weights = {} if case.start is None else {"train.initial_weights": pretrained(case.start, work, data)}
+    settings = {**weights, **case.settings, "seed": case.seed, "train.test_tasks": TASKS}
     run = trained(case.recipe, work / case.name, data, settings)
     own = json.loads((run / "result.json").read_text())
     yield row_of(case, run, own["data"], own["test"])
     for name in case.others:
-        found = command("meta-train", "eval", run, "--data", f"{name}={data}", "--tasks", tasks, "--json")
+        found = command("meta-train", "eval", run, "--data", f"{name}={data}", "--tasks", TASKS, "--json")
         yield row_of(case, run, name, found)
 
 
-def pretrained(out: Path, data: Path) -> None:
-    """Train the extractor, go on with it, or leave a finished one alone."""
-    if (out / "result.json").exists():
-        return
-    resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
-    given = ("resnet18", "--data", f"miniimagenet={data}", "--out", out, "--threads", 2)
-    command("meta-train", "pretrain", *given, *EXTRACTOR, *resume)
+def pretrained(name: str, work: Path, data: Path) -> Path:
+    """Train an extractor, go on with it, or leave a finished one alone; return its weights."""
+    out, extractor = work / name, EXTRACTORS[name]
+    if not (out / "result.json").exists():
+        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+        changes = [word for key, value in extractor.settings.items() for word in ("--set", f"{key}={value}")]
+        source = ("--data", f"{extractor.data}={data}", "--out", out, "--threads", 1)
+        command("meta-train", "pretrain", extractor.backbone, *source, *changes, *resume)
+    return out / "weights.safetensors"
 
 
 def row_of(case: Case, run: Path, data: str, score: Mapping[str, Any]) -> dict[str, Any]:

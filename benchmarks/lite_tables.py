@@ -34,10 +34,36 @@ def table(names: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
     return "\n".join(["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1), *rows]) + "\n"
 
 
+def estimator() -> str:
+    """RMSE of every estimator, and the bias of LITE against what no bias stays below."""
+    rows = rows_of("estimator")
+    cells = {(row["learner"], row["estimator"], row["measure"], row["h"]): row for row in rows}
+    sizes = sorted({row["h"] for row in rows})
+    lines = []
+    for learner, name in dict.fromkeys((row["learner"], row["estimator"]) for row in rows):
+        errors, biases = ([cells[learner, name, kind, h] for h in sizes] for kind in ("rmse", "bias"))
+        shares = (f"{row['value'] / row['limit']:.2f}" for row in biases)
+        draws = biases[0]["draws"]
+        lines.append((f"{learner}, {name}", draws, *(f"{row['value']:.2f}" for row in errors), *shares))
+    names = (*(f"RMSE, h = {h}" for h in sizes), *(f"bias, h = {h}" for h in sizes))
+    return table(("learner, estimator", "draws", *names), lines)
+
+
+def memory() -> str:
+    """Peak of a step by support samples, with LITE and without."""
+    rows = rows_of("memory")
+    supports = sorted({row["n_support"] for row in rows})
+    lines = []
+    for h in dict.fromkeys(row["h"] for row in rows):
+        own = {row["n_support"]: f"{row['value'] / 1e9:.2f}" for row in rows if row["h"] == h}
+        lines.append((f"h = {h}" if h else "without LITE", *(own.get(count, "") for count in supports)))
+    return table(("peak, GB", *(f"N = {count}" for count in supports)), lines)
+
+
 def against_full() -> str:
     """ProtoNets with LITE and with full back-propagation, mean over seeds."""
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows_of("omniglot", "miniimagenet"):
+    for row in rows_of("omniglot", "omniglot from scratch", "miniimagenet"):
         groups.setdefault((row["study"], row["learner"]), []).append(row)
     lines = [
         (
@@ -62,7 +88,9 @@ def on_one_extractor() -> str:
         own = {row["data"]: row for row in rows if row["learner"] == learner}
         first = next(iter(own.values()))
         cells = [_accuracy([own[name]]) if name in own else "" for name in data]
-        lines.append((learner, f"{first['outer_steps']} x {first['tasks_per_step']}", first["h"] or "all", *cells))
+        lines.append(
+            (learner, f"{first['outer_steps']} x {first['tasks_per_step']}", first["h"] or "all", *cells)
+        )
     return table(("learner", "outer steps x tasks", "h", *data), lines)
 
 
@@ -72,7 +100,12 @@ def _accuracy(rows: list[Row]) -> str:
     return f"{value:.1%} ± {ci95:.1%}"
 
 
-TABLES: Tables = {"against full back-propagation": against_full, "one extractor": on_one_extractor}
+TABLES: Tables = {
+    "estimator": estimator,
+    "memory": memory,
+    "against full": against_full,
+    "one extractor": on_one_extractor,
+}
 
 
 if __name__ == "__main__":
