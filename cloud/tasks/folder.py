@@ -60,4 +60,3 @@ def split_names(names: list[str], folder: Path, what: str = "classes") -> dict[s
     test = max(1, round(TEST_SHARE * len(names)))
     parts = {"val": shuffled[:val], "test": shuffled[val : val + test], "train": shuffled[val + test :]}
     return {split: sorted(part) for split, part in parts.items()}
-

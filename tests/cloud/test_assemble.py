@@ -39,7 +39,6 @@ def is_learner(recipe: str) -> bool:
     return read_recipe(recipe).get("method", {}).get("name") in LEARNERS
 
 
-
 def config_of(recipe: str) -> tuple[RunConfig, InputSpec]:
     config = RunConfig.from_table(read_recipe(recipe))
     return config, config.data.spec() or DECODED.get(config.data.name, GREY28)
@@ -191,11 +190,15 @@ def test_a_backbone_of_timm_is_built_by_timm_from_the_seed(fake_timm: None) -> N
     assert torch.equal(first["extractor.0.weight"], again["extractor.0.weight"])
     other = assemble_learner(timm_config("timm:tiny", seed=1, **{"architecture.width": 16}), GREY28).init()
     assert not torch.equal(first["extractor.0.weight"], other.learned["extractor.0.weight"])
-    with pytest.raises(ConfigError, match=r"backbone: timm:huge: timm cannot make it: Unknown model \(huge\)"):
+    with pytest.raises(
+        ConfigError, match=r"backbone: timm:huge: timm cannot make it: Unknown model \(huge\)"
+    ):
         assemble_learner(timm_config("timm:huge"), GREY28)
 
 
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
 def test_without_timm_its_backbones_are_refused_in_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"^backbone: timm:tiny: it needs the package timm: pip install timm$"):
+    with pytest.raises(
+        ConfigError, match=r"^backbone: timm:tiny: it needs the package timm: pip install timm$"
+    ):
         assemble_learner(timm_config("timm:tiny"), GREY28)
