@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -106,8 +106,10 @@ def refuse_unused(method: type[Method], config: MethodConfig, lite: LiteConfig =
                 f"{setting.name}: {value!r} would have no effect, {method.name} does not use it; "
                 f"leave it at {setting.default!r}"
             )
-    if LITE not in method.uses and replace(lite, chunk=None) != LiteConfig():
-        raise ValueError(
-            f"lite: {lite} would have no effect, {method.name} does not differentiate through its inner steps; "
-            "leave section [lite] out"
-        )
+    for setting in fields(LiteConfig) if LITE not in method.uses else ():
+        value = getattr(lite, setting.name)
+        if setting.name != "chunk" and value != setting.default:
+            raise ValueError(
+                f"lite.{setting.name}: {value!r} would have no effect, {method.name} does not differentiate through "
+                f"its inner steps; leave it at {setting.default!r}"
+            )

@@ -271,7 +271,7 @@ def refusal(prototypes: Path, stripes: Path, out: Path, **changes: Any) -> str:
         ({"method.film": False}, "method.film: False would have no effect, protonets does not use it"),
         ({"method.rho_fw": 0.3}, "method.rho_fw: 0.3 would have no effect"),
         ({"method.covariance": "identity"}, "method.covariance: 'identity' would have no effect"),
-        ({"method.name": "reptile", "method.attention": False}, "lite: "),
+        ({"method.name": "reptile", "method.attention": False}, "lite.h: "),
         ({"lite.precision": "float16"}, "lite.precision: expected one of float32, bfloat16"),
         ({"data.cache_size": "1kB"}, "data.cache_size: the cache holds 3 images"),
         ({"backbone": "timm:resnet18"}, "backbone: timm:resnet18: it needs the package timm"),
