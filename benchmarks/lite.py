@@ -26,7 +26,7 @@ from trainings import RESULTS, command, keep, parser, trained
 STUDIES = ("omniglot", "omniglot from scratch", "miniimagenet", "extractor")
 MEASURED_ELSEWHERE = ("lite_bias.json", "lite_memory.json")
 TASKS = 200
-"""Test tasks of every case."""
+"""Test tasks of a case, where its settings do not say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,14 @@ def cases() -> Iterator[Case]:
     """All trainings, the cheap ones first."""
     for seed in range(2):
         yield from with_and_without("omniglot", OMNIGLOT, 10, SHORT, seed, "omniglot-conv4")
-    yield from with_and_without("omniglot from scratch", OMNIGLOT, 10, {}, 0, None)
+    long = {"train.test_tasks": 600}
+    yield Case(
+        "omniglot from scratch",
+        "protonets, h = all",
+        OMNIGLOT,
+        {**long, "lite.h": "none", "lite.query_batch": 100},
+    )
+    yield Case("omniglot from scratch", "protonets, h = 10", OMNIGLOT, long)
     few = {"task.shots": 10, "train.outer_steps": 60}
     yield from with_and_without(
         "miniimagenet", "protonets-resnet18-miniimagenet-5shot", 5, few, 0, "extractor"
@@ -145,7 +152,7 @@ def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:
 def benchmark(case: Case, work: Path, data: Path) -> Iterator[dict[str, Any]]:
     """Train one case; yield a row for every data set it is tested on."""
     weights = {} if case.start is None else {"train.initial_weights": pretrained(case.start, work, data)}
-    settings = {**weights, **case.settings, "seed": case.seed, "train.test_tasks": TASKS}
+    settings = {**weights, "seed": case.seed, "train.test_tasks": TASKS, **case.settings}
     run = trained(case.recipe, work / case.name, data, settings)
     own = json.loads((run / "result.json").read_text())
     yield row_of(case, run, own["data"], own["test"])
