@@ -58,7 +58,9 @@ def test_the_cost_model_predicts_the_planned_share_of_the_dense_plan(
     assert predicted == pytest.approx(planned(program, updated) / planned(program, dense), abs=0.08)
 
 
-@pytest.mark.parametrize("script", ["cost_model.py", "tables.py", "speed.py", "cloud_tables.py", "lite_tables.py"])
+@pytest.mark.parametrize(
+    "script", ["cost_model.py", "tables.py", "speed.py", "cloud_tables.py", "lite_tables.py"]
+)
 def test_the_tables_in_the_docs_are_what_the_scripts_make(script: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
