@@ -1,7 +1,7 @@
 """The outer gradient of one chunk of tasks as one compiled program: traced once per shape, second order included.
 
-What autograd would do at every outer step, inner steps and all derivatives, becomes a list of tensor operations that
-torch.compile turns into a program: on a CPU fused loops, on a GPU fused kernels replayed as one CUDA graph.
+What autograd would do at every outer step, inner steps and all derivatives, becomes a list of tensor operations. On a
+GPU its kernels are recorded once as a CUDA graph and launched together; on a CPU the list runs as it is.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..errors import TrainingError
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..lite import LiteConfig
 from .base import ChunkSums
 from .unrolled import unrolled_sums
 
-MESSAGE = 200
-"""Characters of what torch says that are passed on."""
+WARM_UP = 3
+"""Runs before kernels are recorded: libraries choose their algorithms and allocate their workspaces."""
 Program = Callable[..., Sequence[Tensor]]
 Backend = Callable[[GraphModule, torch.device], Program]
 
@@ -42,11 +41,44 @@ def refuse_compilation(config: MethodConfig, lite: LiteConfig) -> None:
             raise ValueError(f"compile_steps: true does not go with {setting}; set it to false")
 
 
-def torch_compile(graph: GraphModule, device: torch.device) -> Program:
-    """Compile a traced graph; on a GPU all its kernels are launched at once, as a CUDA graph."""
-    mode = "reduce-overhead" if device.type == "cuda" else None
-    program: Program = torch.compile(graph, fullgraph=True, dynamic=False, mode=mode)
-    return program
+def program_of(graph: GraphModule, device: torch.device) -> Program:
+    """What runs a traced graph on a device."""
+    return Replayed(graph) if device.type == "cuda" else graph
+
+
+class Replayed:
+    """A graph whose kernels are recorded at the first call and from then on launched together, without Python.
+
+    The results lie where those of the next call will.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        self._graph = graph
+        self._recording: torch.cuda.CUDAGraph | None = None
+        self._inputs: list[Tensor] = []
+        self._results: Sequence[Tensor] = ()
+
+    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """The graph's results of tensors of always the same shapes."""
+        recording = self._recording or self._record(inputs)
+        for held, value in zip(self._inputs, inputs, strict=True):
+            held.copy_(value)
+        recording.replay()
+        return self._results
+
+    def _record(self, inputs: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
+        self._inputs = [value.clone() for value in inputs]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self._graph(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        recording = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(recording):
+            self._results = self._graph(*self._inputs)
+        self._recording = recording
+        return recording
 
 
 class CompiledSums:
@@ -56,14 +88,14 @@ class CompiledSums:
         network: the backbone.
         config: settings of the inner loop.
         lite: size of query batches.
-        backend: what makes a program of a graph; none: `torch_compile`.
+        backend: what makes a program of a graph; none: `program_of`.
     """
 
     def __init__(
         self, network: Network, config: MethodConfig, lite: LiteConfig, backend: Backend | None = None
     ) -> None:
         self._network, self._config, self._lite = network, config, lite
-        self._backend = backend or torch_compile
+        self._backend = backend or program_of
         self._programs: dict[Hashable, Program] = {}
 
     def __call__(
@@ -74,18 +106,14 @@ class CompiledSums:
         step_weights: Sequence[float],
         first_order: bool,
     ) -> ChunkSums:
-        """See `unrolled_sums`.
-
-        Raises:
-            TrainingError: the program cannot be compiled here.
-        """
+        """See `unrolled_sums`."""
         tensors = _inputs(meta, batch, step_weights)
         asked = tuple(weight != 0 for weight in step_weights)
         shapes = tuple((value.shape, value.dtype, value.device) for value in tensors)
         key = (layers, first_order, asked, tuple(meta.learned), shapes)
         if key not in self._programs:
             graph = self._traced(meta, layers, asked, first_order, tensors)
-            self._programs[key] = _reporting(self._backend(graph, tensors[0].device))
+            self._programs[key] = self._backend(graph, tensors[0].device)
         with torch.no_grad():
             found = [value.clone() for value in self._programs[key](*tensors)]
         names = ("query_loss", f"query_{self._network.loss.metric}")
@@ -120,22 +148,6 @@ class CompiledSums:
         graph.graph.eliminate_dead_code()
         graph.recompile()
         return graph
-
-
-def _reporting(program: Program) -> Program:
-    """The same program; what torch cannot compile it says at the first call, in many lines."""
-
-    def run(*inputs: Tensor) -> Sequence[Tensor]:
-        try:
-            return program(*inputs)
-        except RuntimeError as error:
-            said = " ".join(str(error).split())[:MESSAGE]
-            raise TrainingError(
-                f"method.compile_steps: the compiled step did not run on {inputs[0].device.type} "
-                f"({type(error).__name__}: {said}); set it to false"
-            ) from error
-
-    return run
 
 
 def _inputs(meta: Meta, batch: Batch, step_weights: Sequence[float]) -> list[Tensor]:

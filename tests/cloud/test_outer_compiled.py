@@ -7,14 +7,13 @@ from math import prod
 
 import pytest
 import torch
-from edge_adapt.cloud.errors import TrainingError
 from edge_adapt.cloud.inner.base import Batch, Meta
 from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.lite import LiteConfig
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS, MetaGradient, MethodConfig
 from edge_adapt.cloud.outer.base import ChunkSums
-from edge_adapt.cloud.outer.compiled import CompiledSums, Program, torch_compile
+from edge_adapt.cloud.outer.compiled import CompiledSums, Program
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -85,7 +84,7 @@ def assert_same(found: MetaGradient | ChunkSums, truth: MetaGradient | ChunkSums
 def traced(name: str, network: Network, batch: Batch, monkeypatch, **settings) -> MetaGradient:
     """By the traced graph, run as it is."""
     backend = Counted()
-    monkeypatch.setattr("edge_adapt.cloud.outer.compiled.torch_compile", backend)
+    monkeypatch.setattr("edge_adapt.cloud.outer.compiled.program_of", backend)
     found = gradient(name, network, batch, compile_steps=True, **settings)
     assert len(backend.graphs) == 1
     return found
@@ -104,13 +103,16 @@ def test_convolutions_norms_and_pools_are_traced_as_well(monkeypatch):
     assert_same(traced("maml", small_network(), batch, monkeypatch), truth, 1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler, of torch's own
-@pytest.mark.parametrize(("dtype", "relative"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
-def test_the_gradient_compiled_by_torch_is_that_of_autograd(dtype, relative):
-    batch = dense_batch(dtype=dtype)
-    truth = gradient("maml++", dense_network(), batch)
-    assert_same(gradient("maml++", dense_network(), batch, compile_steps=True), truth, relative)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("name", ["maml++", "p-meta"])
+def test_kernels_that_are_recorded_on_a_gpu_give_the_gradient_of_autograd(name):
+    method = METHODS[name](small_network(), MethodConfig(inner_steps=2, compile_steps=True))
+    plain = METHODS[name](small_network(), MethodConfig(inner_steps=2))
+    meta = plain.init(1).to("cuda", torch.float64)
+    for seed in (1, 2, 3):
+        batch = random_batch(tasks=2, samples=3, queries=3, seed=seed).to("cuda")
+        found, truth = (each.meta_gradient(meta, batch, 0.5) for each in (method, plain))
+        assert_same(found, truth, 1e-8)
 
 
 def test_other_shapes_types_layers_and_orders_are_traced_anew_and_nothing_else_is():
@@ -185,28 +187,3 @@ def test_no_operation_mixes_the_tasks_device_with_the_cpu(name):
 def test_what_a_program_cannot_do_is_refused(name, settings, lite, message):
     with pytest.raises(ValueError, match=f"compile_steps: .*{message}"):
         METHODS[name](small_network(), MethodConfig(compile_steps=True, **settings), lite=lite)
-
-
-def test_a_program_that_torch_cannot_compile_is_one_clear_line():
-    compiled, _, meta = prepared("maml", dense_network(), torch.float64)
-
-    def without_compiler(graph: GraphModule, device: torch.device) -> Program:
-        def run(*inputs: Tensor) -> list[Tensor]:
-            raise RuntimeError("no C++ compiler\nhere is why: ...")
-
-        return run
-
-    compiled._backend = without_compiler
-    with pytest.raises(
-        TrainingError,
-        match=r"compiled step did not run on cpu \(RuntimeError: no C\+\+ compiler here is why: ...\);",
-    ):
-        compiled(meta, (0, 1), dense_batch(), (0.0, 1.0), False)
-
-
-def test_on_a_gpu_kernels_are_launched_as_one_graph(monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: asked.append(options["mode"]))
-    for device in ("cpu", "cuda"):
-        torch_compile(GraphModule(nn.Module(), torch.fx.Graph()), torch.device(device))
-    assert asked == [None, "reduce-overhead"]
