@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# Tests that run at the same time; a file's tests stay together.
+JOBS ?= 2
 
 .PHONY: help install demo test lint types clean
 
@@ -34,7 +36,7 @@ types: install
 	MYPYPATH=build/types $(BIN)/mypy -p edge_adapt
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
