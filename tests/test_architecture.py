@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from edge_adapt.cloud.tables import read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cloud", "edge", "export")
@@ -20,6 +21,14 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 
 def test_the_file_list_is_not_empty() -> None:
     assert len(FILES) > 30
+
+
+def test_every_package_is_installed() -> None:
+    """An editable install sees folders that a wheel without them lacks."""
+    listed = read_toml((ROOT / "pyproject.toml").read_text(), "pyproject.toml")["tool"]["setuptools"][
+        "packages"
+    ]
+    assert sorted(listed) == sorted(module_of(path) for path in FILES if path.name == "__init__.py")
 
 
 def module_of(path: Path) -> str:

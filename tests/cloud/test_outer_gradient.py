@@ -54,7 +54,7 @@ def query_loss(network, config, meta, batch) -> float:
     weights = unroll.weights
     for k, sizes in enumerate(meta.alpha):
         weights = {name: value.detach() for name, value in unroll.step(weights, sizes, k).weights.items()}
-    return unroll.query(weights)[1]["query_loss"] / len(batch)
+    return float(unroll.query(weights)[1]["query_loss"]) / len(batch)
 
 
 @pytest.mark.parametrize("case", SETTINGS)

@@ -135,8 +135,9 @@ def test_a_missing_option_is_a_usage_error(capsys):
 
 def test_help_ends_with_examples(capsys):
     assert main(["--help"]) == 0
-    assert [line.strip() for line in capsys.readouterr().out.strip().splitlines()[-3:]] == [
+    assert [line.strip() for line in capsys.readouterr().out.strip().splitlines()[-4:]] == [
         "Examples:",
         "export-bundle runs/glyphs -o bundle/",
         "export-bundle --from-onnx model.onnx -o bundle/ --layers 'classifier*'",
+        "export-bundle --from-onnx resnet18.onnx -o bundle/ --prototypes --cut-classifier --classes 20",
     ]
