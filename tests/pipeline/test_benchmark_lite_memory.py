@@ -30,8 +30,7 @@ def test_the_peak_of_a_step_stays_where_it_is_with_lite_and_not_without(tmp_path
     assert peaks.keys() == {(8, 50), (8, 200), (None, 50), (None, 200)}
     assert {(row["study"], row["image_size"], row["unit"]) for row in rows} == {("memory", 64, "bytes")}
     assert peaks[8, 200] <= 1.1 * peaks[8, 50]
-    assert peaks[None, 50] - peaks[8, 50] > 50e6, "the meter sees the graph of 42 more images"
-    assert peaks[None, 200] > 1.5 * peaks[8, 200]
+    assert peaks[None, 200] - peaks[None, 50] > 150e6, "the meter sees the graph of 150 more images"
 
 
 def test_the_picture_is_drawn_from_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
