@@ -1,6 +1,6 @@
 """LITE and the learners that adapt by forward passes: what the subset H costs, and what they reach on new classes.
 
-    python benchmarks/lite.py                      all studies that are not there yet: about two hours of one core
+    python benchmarks/lite.py                      all studies that are not there yet: about four hours of one core
     python benchmarks/lite.py --study omniglot --work runs/lite
 
 Studies: `omniglot` and `miniimagenet`, ProtoNets with LITE against full back-propagation, the same number of steps from
@@ -25,6 +25,8 @@ from trainings import RESULTS, command, keep, parser, trained
 
 STUDIES = ("omniglot", "omniglot from scratch", "miniimagenet", "extractor")
 MEASURED_ELSEWHERE = ("lite_bias.json", "lite_memory.json")
+SEEDS = 3
+"""Trainings of a case; all start from the same extractor."""
 TASKS = 200
 """Test tasks of a case, where its settings do not say otherwise."""
 
@@ -88,7 +90,7 @@ SHORT = {
 
 def cases() -> Iterator[Case]:
     """All trainings, the cheap ones first."""
-    for seed in range(2):
+    for seed in range(SEEDS):
         yield from with_and_without("omniglot", OMNIGLOT, 10, SHORT, seed, "omniglot-conv4")
     long = {"train.test_tasks": 600}
     yield Case(
@@ -99,12 +101,14 @@ def cases() -> Iterator[Case]:
     )
     yield Case("omniglot from scratch", "protonets, h = 10", OMNIGLOT, long)
     few = {"task.shots": 10, "train.outer_steps": 60}
-    yield from with_and_without(
-        "miniimagenet", "protonets-resnet18-miniimagenet-5shot", 5, few, 0, "extractor"
-    )
-    for learner, changes in EXTRACTOR_CASES.items():
-        recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
-        yield Case("extractor", learner, recipe, changes, start="extractor", others=("caltech101",))
+    for seed in range(SEEDS):
+        yield from with_and_without(
+            "miniimagenet", "protonets-resnet18-miniimagenet-5shot", 5, few, seed, "extractor"
+        )
+    for seed in range(SEEDS):
+        for learner, changes in EXTRACTOR_CASES.items():
+            recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
+            yield Case("extractor", learner, recipe, changes, seed, "extractor", ("caltech101",))
 
 
 def with_and_without(

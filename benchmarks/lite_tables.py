@@ -79,19 +79,17 @@ def against_full() -> str:
 
 
 def on_one_extractor() -> str:
-    """Every learner on the same extractor, tested on two data sets."""
+    """Every learner on the same extractor, tested on two data sets, mean over seeds."""
     rows = rows_of("extractor")
     data = sorted({row["data"] for row in rows}, key=lambda name: name != "miniimagenet")
     learners = list(dict.fromkeys(row["learner"] for row in rows))
     lines = []
     for learner in learners:
-        own = {row["data"]: row for row in rows if row["learner"] == learner}
-        first = next(iter(own.values()))
-        cells = [_accuracy([own[name]]) if name in own else "" for name in data]
-        lines.append(
-            (learner, f"{first['outer_steps']} x {first['tasks_per_step']}", first["h"] or "all", *cells)
-        )
-    return table(("learner", "outer steps x tasks", "h", *data), lines)
+        own = [row for row in rows if row["learner"] == learner]
+        cells = [_accuracy([row for row in own if row["data"] == name]) for name in data]
+        steps, seeds = f"{own[0]['outer_steps']} x {own[0]['tasks_per_step']}", {row["seed"] for row in own}
+        lines.append((learner, own[0]["h"] or "all", steps, len(seeds), *cells))
+    return table(("learner", "h", "outer steps x tasks", "seeds", *data), lines)
 
 
 def _accuracy(rows: list[Row]) -> str:
