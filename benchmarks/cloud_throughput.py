@@ -7,8 +7,8 @@ python benchmarks/cloud_throughput.py --out benchmarks/results/cloud_throughput.
                                                    also kept; benchmarks/cloud_tables.py puts them into docs/methods.md
 
 4Conv with GroupNorm, 5-way 5-shot, 15 queries per class, K = 5, 4 tasks per outer step. One outer step is the loss and
-its gradient; Adam is not in it, nor the first step of a process (which compiles). Every measurement is a fresh process,
-libraries take turns, medians over the rounds.
+its gradient; Adam is not in it, nor the first two steps of a process (they compile and take memory). Every
+measurement is a fresh process, libraries take turns, medians over the rounds.
 `peak_bytes`: growth of the resident set above the state before the first outer step. Where torch sees a GPU it is
 measured as well (--device cpu: not), all tasks at once and our own compiled (--no-compile: not).
 """

@@ -14,10 +14,13 @@ from edge_adapt.cloud.memory import keep_freed_memory
 from edge_adapt.edge.measure import PeakMeter
 from maml_steps import LIBRARIES, OuterStep, Problem
 
+UNTIMED = 2
+"""First steps: they compile, and take memory from the system that later ones use again."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """One library on one problem: how many steps are timed after a first one that is not, on how many threads."""
+    """One library on one problem: how many steps are timed after `UNTIMED` that are not, on how many threads."""
 
     library: str
     problem: Problem
@@ -45,11 +48,10 @@ def measure(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     keep_freed_memory()  # for every library alike
     step = LIBRARIES[job.library](job.problem)
-    batches = [job.problem.batch(seed) for seed in range(job.steps + 1)]
+    batches = [job.problem.batch(seed) for seed in range(UNTIMED + job.steps)]
     with PeakMeter() as meter:
         before = _allocated(job.problem, reset=True)
-        step(batches[0])
-        times = [_timed(step, batch) for batch in batches[1:]]
+        times = [_timed(step, batch) for batch in batches][UNTIMED:]
         peak = meter.read() if before is None else _allocated(job.problem) - before
     return {"seconds": [t[0] for t in times], "cpu_seconds": [t[1] for t in times], "peak_bytes": peak}
 

@@ -37,7 +37,8 @@ class _NormPool(Function):
             rows, w.reshape(-1), b.reshape(-1), *rows.shape, count, eps
         )
         y, position = largest(normed.reshape(x.shape), window)
-        ctx.save_for_backward(x, mean, r, w, position)
+        chosen = torch.gather(rows, 2, wide(position, w)) if any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(x, mean, r, w, position, chosen)
         ctx.mark_non_differentiable(mean, r)
         return y, mean, r
 
@@ -47,16 +48,15 @@ class _NormPool(Function):
 
 
 class _Gradient(Function):
-    """(gx, gw, gb) as functions of x (also through mean and r), w and the pooled map's gradient gy."""
+    """(gx, gw, gb) as functions of x (also through mean and r, and where it is chosen), w and the pooled map's gy."""
 
     @staticmethod
-    def forward(
-        ctx: Context, x: Tensor, mean: Tensor, r: Tensor, w: Tensor, position: Tensor, gy: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(x, mean, r, w, position, gy)
+    def forward(ctx: Context, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(*inputs)
+        x, mean, r, w, position, chosen, gy = inputs
         rows, at, g, scale = wide(x, w), wide(position, w), wide(gy, w), w.reshape(1, -1, 1)
         groups = Groups(mean, r, *rows.shape[1:])
-        xg, s1 = dots(torch.gather(rows, 2, at), g)
+        xg, s1 = dots(chosen, g)
         s2 = groups.r * (xg - groups.mean * s1)
         slope = -groups.r * groups.r * groups.average(scale * s2)
         constant = -groups.r * groups.average(scale * s1) - slope * groups.mean
@@ -66,15 +66,15 @@ class _Gradient(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, *grads: Tensor) -> Any:
-        x, mean, r, w, position, gy = ctx.saved_tensors
+        x, mean, r, w, position, chosen, gy = ctx.saved_tensors
         rows, at, g, v = wide(x, w), wide(position, w), wide(gy, w), wide(grads[0].contiguous(), w)
-        groups = Groups(mean, r, *rows.shape[1:])
-        pooled_x, pooled_v = torch.gather(rows, 2, at), torch.gather(v, 2, at)
-        found = second(groups, dots(pooled_x, g), dots(rows, v), dots(pooled_v, g)[0], w, grads[1], grads[2])
-        to_gy = torch.addcmul(found.gy_constant, pooled_v, found.gy_v).addcmul_(pooled_x, found.gy_x)
+        groups, pooled_v = Groups(mean, r, *rows.shape[1:]), torch.gather(v, 2, at)
+        found = second(groups, dots(chosen, g), dots(rows, v), dots(pooled_v, g)[0], w, grads[1], grads[2])
+        to_gy = torch.addcmul(found.gy_constant, pooled_v, found.gy_v).addcmul_(chosen, found.gy_x)
         to_x = torch.addcmul(found.x_constant, v, found.x_v).addcmul_(rows, found.x_x)
         to_x.scatter_add_(2, at, g * found.x_g)
-        return to_x.reshape(x.shape), None, None, found.w.reshape(w.shape), None, to_gy.reshape(gy.shape)
+        to_x, to_w, to_gy = to_x.reshape(x.shape), found.w.reshape(w.shape), to_gy.reshape(gy.shape)
+        return to_x, None, None, to_w, None, None, to_gy
 
 
 _norm_pool: Any = _NormPool.apply

@@ -1,11 +1,12 @@
 """Max-pooling over windows that tile the map, in vectorised passes without branches.
 
-On a CPU 1.1 (smooth images) to 2.5 times (noise) as fast as torch's kernel, whose speed depends on the data.
+On a CPU 1 (smooth images) to 3 times as fast as torch's kernel, whose speed depends on the data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -37,39 +38,29 @@ def _pair(value: int | tuple[int, ...]) -> Size:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _first_largest(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Maximum of equal-shaped maps, and which of them (uint8) has it first."""
-    best, position = parts[0], torch.zeros((), dtype=torch.uint8, device=parts[0].device)
-    for index, part in enumerate(parts[1:], start=1):
-        position = _replaced(position, part > best, index)
-        best = torch.maximum(best, part)
-    return best, position.expand(best.shape)
-
-
-def _chosen(parts: Sequence[Tensor], which: Tensor) -> Tensor:
-    chosen = parts[0]
-    for index, part in enumerate(parts[1:], start=1):
-        chosen = _replaced(chosen, which == index, part)
-    return chosen
-
-
-def _replaced(old: Tensor, mask: Tensor, new: Tensor | int) -> Tensor:
-    """uint8 where(mask, new, old); for bytes, products are several times faster than torch.where."""
-    on = mask.view(torch.uint8)
-    return old * (1 - on) + on * new
-
-
 def largest(x: Tensor, window: Size) -> tuple[Tensor, Tensor]:
     """Maximum of each window of x (B, C, H, W), and the flat position (int64) in its map that it came from."""
     (high, wide), (height, width) = window, x.shape[2:]
     rows, columns = height // high, width // wide
-    shape = x.shape[:2]
-    tiles = x[:, :, : rows * high, : columns * wide].reshape(*shape, rows * high, columns, wide)
-    across, column = _first_largest(tiles.unbind(4))
-    y, row = _first_largest(across.reshape(*shape, rows, high, columns).unbind(3))
-    column = _chosen(column.reshape(*shape, rows, high, columns).unbind(3), row)
+    tiles = x[:, :, : rows * high, : columns * wide].reshape(*x.shape[:2], rows, high, columns, wide)
+    lines = tiles.unbind(3)
+    y = reduce(torch.maximum, reduce(torch.maximum, lines).unbind(4)).contiguous()
+    offsets = [row * width + column for row in range(high) for column in range(wide)]
     corner = torch.arange(rows).unsqueeze(1) * high * width + torch.arange(columns) * wide
-    return y.contiguous(), corner.to(x.device) + (row.int() * width + column)
+    return y, corner.to(x.device) + _first(y, [part for line in lines for part in line.unbind(4)], offsets)
+
+
+def _first(y: Tensor, parts: Sequence[Tensor], offsets: Sequence[int]) -> Tensor:
+    """The offset of the first of the parts that is y: every smaller one before it takes it one further.
+
+    Sums of products of bytes, which are several times faster than torch.where.
+    """
+    found = torch.zeros((), dtype=torch.uint8 if offsets[-1] < 256 else torch.int32, device=y.device)
+    smaller = torch.ones((), dtype=found.dtype, device=y.device)
+    for part, here, following in zip(parts, offsets, offsets[1:], strict=False):
+        smaller = smaller * (part < y).view(torch.uint8)
+        found = found + smaller * (following - here)
+    return found.expand(y.shape)
 
 
 class _MaxPool(Function):
