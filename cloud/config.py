@@ -237,8 +237,9 @@ class RunConfig:
         expected = f"one of {', '.join(BACKBONES)}, timm:NAME, or your own as package.module:Name"
         _check("backbone", known, expected, self.backbone)
         self.task.check_fits(self.loss)
-        if self.lite.stratified and self.lite.h is None:
-            raise ConfigError("lite.stratified: true would have no effect, it needs lite.h")
+        for name in ("stratified", "control_variate"):
+            if getattr(self.lite, name) and self.lite.h is None:
+                raise ConfigError(f"lite.{name}: true would have no effect, it needs lite.h")
 
     @property
     def loss(self) -> Loss:

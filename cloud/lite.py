@@ -3,6 +3,8 @@
 For the values f_n of N samples that enter a task's parameters through sums,
     f_n <- detach(f_n) + 1[n in H] * (N/h) * (f_n - detach(f_n)):
 values stay exact, gradients are unbiased (eq. 8). Only this path is scaled: a loss's other gradients are exact already.
+With a control variate c that does not depend on H (ours), only what a sample's gradient adds to that of c is estimated:
+    f_n <- detach(f_n) + c - detach(c) + 1[n in H] * (N/h) * (f_n - c - detach(f_n - c)).
 Sums inside sums (an encoder, then features that depend on it; every inner step) need an H of their own each.
 """
 
@@ -40,6 +42,8 @@ class LiteConfig:
     """Support samples that gradients pass through, |H|; none: all (the exact gradient)."""
     stratified: bool = False
     """Draw H class by class; where h is below the number of classes, from the whole support set."""
+    control_variate: bool = False
+    """Estimate only what a sample's gradient adds to that of the queries' mean feature; for amortized learners."""
     query_batch: int | None = None
     """Query samples of one backward pass, each with an H of its own; none: all."""
     chunk: int | None = None
@@ -134,17 +138,20 @@ def _uniform(rows: Tensor, h: int, generator: torch.Generator) -> Subset:
     return Subset(chosen, torch.full((h,), len(rows) / h, dtype=torch.float64))
 
 
-def estimate(values: Tensor, chosen: Tensor, subset: Subset) -> Tensor:
+def estimate(values: Tensor, chosen: Tensor, subset: Subset, control: Tensor | None = None) -> Tensor:
     """Put the gradient of H under the values of all samples: f_n + 1[n in H] * scale_n * (f_n - detach(f_n)).
 
     Args:
         values: (N, ...), without graph.
         chosen: (h, ...), the same function of the samples in H, with graph.
         subset: H.
+        control: (...), a control variate with graph; it must not depend on H.
 
     Returns:
         (N, ...), equal to `values`.
     """
+    if control is not None:
+        values, chosen = values + (control - control.detach()), chosen - control
     scale = subset.scale.to(values).reshape(-1, *[1] * (values.ndim - 1))
     return values.index_add(0, subset.rows.to(values.device), scale * (chosen - chosen.detach()))
 

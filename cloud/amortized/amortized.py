@@ -164,8 +164,8 @@ class Amortized(ABC):
     ) -> tuple[Tensor, dict[str, float]]:
         """What some of a task's queries add to its loss, and to its metrics; the FiLM penalty in proportion."""
         film = episode.film(exact, subsets)
-        features = episode.features(film, exact, subsets)
-        logits = self.head(episode, features, episode.queries(rows, film))
+        queries = episode.queries(rows, film)
+        logits = self.head(episode, episode.features(film, exact, subsets, queries), queries)
         labels, count = episode.task.query_y[rows].to(logits.device), len(episode.task.query)
         loss = F.cross_entropy(logits, labels, reduction="sum") / count
         metrics = {

@@ -72,12 +72,13 @@ class Episode:
         values = None if exact is None else exact.embeddings
         return self.film_of(self._estimated(self._embed, values, subsets(ENCODER)))
 
-    def features(self, film: Tensor | None, exact: Exact | None, subsets: Subsets) -> Tensor:
-        """Features of the support set, (N, D), with the gradient of H."""
+    def features(self, film: Tensor | None, exact: Exact | None, subsets: Subsets, queries: Tensor) -> Tensor:
+        """Features of the support set, (N, D), with the gradient of H; those of some queries are (m, D)."""
         values = None if exact is None else exact.features
         if self.fixed_features:
             return self._exact(self.extract(film)) if values is None else values
-        return self._estimated(self.extract(film), values, subsets(FEATURES))
+        control = queries.mean(0) if self.lite.control_variate else None
+        return self._estimated(self.extract(film), values, subsets(FEATURES), control)
 
     def queries(self, rows: Tensor, film: Tensor | None) -> Tensor:
         """Features of query samples, (m, D), with their whole graph."""
@@ -118,11 +119,13 @@ class Episode:
     def _exact(self, forward: Forward) -> Tensor:
         return exact_values(forward, self.task.support, self.lite.chunk)
 
-    def _estimated(self, forward: Forward, values: Tensor | None, subset: Subset | None) -> Tensor:
+    def _estimated(
+        self, forward: Forward, values: Tensor | None, subset: Subset | None, control: Tensor | None = None
+    ) -> Tensor:
         samples = self.task.support
         if values is None or subset is None:
             return self._with_graph(forward, samples, torch.arange(len(samples)))
-        return estimate(values, self._with_graph(forward, samples, subset.rows), subset)
+        return estimate(values, self._with_graph(forward, samples, subset.rows), subset, control)
 
     def _with_graph(self, forward: Forward, samples: Samples, rows: Tensor) -> Tensor:
         return values_with_graph(forward, samples.take(rows), self.lite.checkpoint)

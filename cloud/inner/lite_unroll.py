@@ -57,6 +57,10 @@ def refuse_lite(network: Network, config: MethodConfig, lite: LiteConfig) -> Non
         raise ValueError(
             "lite.checkpoint: true has no effect on inner steps; set method.checkpoint_steps = true"
         )
+    if lite.control_variate:
+        raise ValueError(
+            "lite.control_variate: true has no effect on inner steps, which see no queries; set it to false"
+        )
     if lite.precision != "float32":
         raise ValueError(f'lite.precision: inner steps are computed in "float32", got {lite.precision!r}')
     if lite.h is None and lite.query_batch is None:

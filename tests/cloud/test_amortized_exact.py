@@ -53,11 +53,12 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("control", [False, True], ids=["plain", "control variate"])
 @pytest.mark.parametrize(
     ("name", "settings", "choices"), CASES, ids=[f"{name}-{len(choices)}" for name, _, choices in CASES]
 )
-def test_the_mean_gradient_over_all_choices_is_the_gradient(name, settings, choices):
-    learner, meta = learner_of(name, **settings)
+def test_the_mean_gradient_over_all_choices_is_the_gradient(name, settings, choices, control):
+    learner, meta = learner_of(name, LiteConfig(control_variate=control), **settings)
     expected = learner.task_gradient(meta, task()).grads
     assert relative(mean_gradient(learner, meta, choices), expected) < 1e-10
     one = mean_gradient(learner, meta, choices[:1])
@@ -71,12 +72,12 @@ def test_one_h_for_both_levels_would_be_biased(name):
     assert relative(mean_gradient(learner, meta, [(h, h) for h in ALL]), expected) > 0.05
 
 
-@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"stratified": True}, {"control_variate": True}], ids=str)
 @pytest.mark.parametrize("name", LEARNERS)
-def test_all_samples_in_h_give_the_exact_gradient(name, stratified):
+def test_all_samples_in_h_give_the_exact_gradient(name, settings):
     learner, meta = learner_of(name)
     expected = learner.task_gradient(meta, task())
-    learner, _ = learner_of(name, LiteConfig(h=N, stratified=stratified, chunk=4))
+    learner, _ = learner_of(name, LiteConfig(h=N, chunk=4, **settings))
     found = learner.task_gradient(meta, task())
     assert relative(found.grads, expected.grads) < 1e-12
     assert found.metrics == pytest.approx(expected.metrics, rel=1e-12)

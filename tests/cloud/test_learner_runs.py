@@ -265,6 +265,7 @@ def refusal(prototypes: Path, stripes: Path, out: Path, **changes: Any) -> str:
             "lite.h: 7 asked for, but a task's",
         ),
         ({"lite.h": "none", "lite.stratified": True}, "lite.stratified: true would have no effect"),
+        ({"lite.h": "none", "lite.control_variate": True}, "lite.control_variate: true would have no effect"),
         ({"method.name": "simple-cnaps"}, "train.initial_weights: simple-cnaps keeps its extractor as it is"),
         ({"method.name": "cnaps"}, "name a file, such as meta-train pretrain leaves behind"),
         ({"architecture.norm": "batch"}, "is a BatchNorm, whose statistics stay frozen"),

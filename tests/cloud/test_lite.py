@@ -47,18 +47,34 @@ def problem():
     return weights, torch.randn(N, 4, generator=generator, dtype=torch.float64)
 
 
-def gradient(weights, x, subset=None):
+def gradient(weights, x, subset=None, others=None):
     features = torch.tanh(x @ weights)
     if subset is not None:
-        features = estimate(features.detach(), torch.tanh(x[subset.rows] @ weights), subset)
+        control = None if others is None else torch.tanh(others @ weights).mean(0)
+        features = estimate(features.detach(), torch.tanh(x[subset.rows] @ weights), subset, control)
     return torch.autograd.grad(loss_of(features), weights)[0]
 
 
+@pytest.mark.parametrize("control", [False, True])
 @pytest.mark.parametrize("h", [1, 2, 5, 6])
-def test_the_mean_gradient_over_all_subsets_is_the_gradient(h):
+def test_the_mean_gradient_over_all_subsets_is_the_gradient(h, control):
     weights, x = problem()
-    found = torch.stack([gradient(weights, x, subset) for subset in every_subset(h)]).mean(0)
+    others = 1 + x[:4] ** 2 if control else None
+    found = torch.stack([gradient(weights, x, subset, others) for subset in every_subset(h)]).mean(0)
     torch.testing.assert_close(found, gradient(weights, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_what_samples_and_control_variate_share_has_no_noise(control):
+    """A shift of all features, which their covariance does not see: plain LITE sees it through the samples in H."""
+    _, x = problem()
+    shift, found = torch.zeros(4, dtype=torch.float64, requires_grad=True), []
+    for subset in every_subset(2):
+        features = estimate(x, x[subset.rows] + shift, subset, shift if control else None)
+        centred = features - features.mean(0)
+        found.append(torch.autograd.grad(torch.logdet(centred.T @ centred + torch.eye(4)), shift)[0])
+    largest = float(torch.stack(found).abs().max())
+    assert largest < 1e-12 if control else largest > 0.1
 
 
 def test_values_are_exact_and_gradients_of_one_subset_are_not():

@@ -210,6 +210,11 @@ def test_too_large_a_part_and_a_batch_without_keys_are_refused():
         ("fomaml", LiteConfig(h=2), r"lite\.h: 2 would have no effect, fomaml does not"),
         ("mrml", LiteConfig(query_batch=2), r"would have no effect, mrml does not"),
         ("maml", LiteConfig(checkpoint=True), r"lite\.checkpoint: .* set method\.checkpoint_steps = true"),
+        (
+            "maml",
+            LiteConfig(h=2, control_variate=True),
+            r"lite\.control_variate: true has no effect on inner",
+        ),
         ("maml", LiteConfig(precision="bfloat16"), r'lite\.precision: .* "float32", got .bfloat16'),
     ],
 )
