@@ -36,9 +36,11 @@ def without_in_place(graph_module: fx.GraphModule) -> fx.GraphModule:
     """The same graph where nothing is changed in place.
 
     Raises:
-        ValueError: an operation in place whose old value may be read by others, too.
+        ValueError: an operation in place whose old value may be read by others, too, or that is given as a function
+            (torch.sigmoid_, out=...).
     """
     for node in graph_module.graph.nodes:
+        _refuse_without_plain(node)
         if _is_in_place(graph_module, node):
             if not _is_unshared(graph_module, node.all_input_nodes[0]):
                 raise ValueError(
@@ -46,6 +48,17 @@ def without_in_place(graph_module: fx.GraphModule) -> fx.GraphModule:
                 )
             _make_plain(graph_module, node)
     return graph_module
+
+
+def _refuse_without_plain(node: fx.Node) -> None:
+    """Functions that write into what they are given: their readers are not told from the graph."""
+    if node.op != "call_function" or node.target in PLAIN:
+        return
+    name = getattr(node.target, "__name__", "")
+    if _ends_in_place(name):
+        raise ValueError(f"{name} changes its input in place; use {name[:-1]}")
+    if "out" in node.kwargs:
+        raise ValueError(f"{name} writes into another tensor; leave out = ... away")
 
 
 def _make_plain(graph_module: fx.GraphModule, node: fx.Node) -> None:
@@ -68,8 +81,12 @@ def _is_in_place(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return getattr(graph_module.get_submodule(str(node.target)), "inplace", False) is True
     if node.op == "call_method":
-        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+        return _ends_in_place(str(node.target))
     return node.op == "call_function" and (node.target in PLAIN or _asked(node))
+
+
+def _ends_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
 
 
 def _asked(node: fx.Node) -> bool:

@@ -118,7 +118,7 @@ def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
             f"running it on samples {(SAMPLES, *sample_shape)} fails: {_one_line(error)}"
         ) from None
     try:
-        fx.symbolic_trace(module)
+        traced = fx.symbolic_trace(module)(x)
     except Exception as error:
         raise ValueError(f"torch.fx cannot trace it: {_one_line(error)}") from None
     if not isinstance(first, Tensor) or first.shape != (SAMPLES, outputs):
@@ -131,6 +131,8 @@ def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
     scale = float(together.abs().max())
     if not torch.allclose(together, alone, rtol=1e-3, atol=1e-4 * scale):
         raise ValueError("a sample's values depend on the other samples of its batch; keep samples apart")
+    if not torch.allclose(together, traced, rtol=1e-3, atol=1e-4 * scale):
+        raise ValueError("torch.fx traces other values than it computes; use y = y + x for y += x")
 
 
 @contextmanager

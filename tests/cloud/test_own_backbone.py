@@ -86,6 +86,30 @@ class Overwriting(MyNet):
         return self.head(self.inner(x.relu_() + x))
 
 
+class Squashing(MyNet):
+    def forward(self, x):
+        x = self.enter(x.flatten(1))
+        return self.head(self.inner(torch.sigmoid_(x) + x))
+
+
+class Leaking(MyNet):
+    def forward(self, x):
+        return self.head(self.inner(nn.functional.leaky_relu_(self.enter(x.flatten(1)))))
+
+
+class Writing(MyNet):
+    def forward(self, x):
+        x = self.enter(x.flatten(1))
+        return self.head(self.inner(torch.sigmoid(x, out=x)))
+
+
+class Adding(MyNet):
+    def forward(self, x):
+        x = y = self.enter(x.flatten(1))
+        y += 1
+        return self.head(self.inner(x + y))
+
+
 class Unused(MyNet):
     def __init__(self, sample_shape, outputs):
         super().__init__(sample_shape, outputs, units=(6,))
@@ -213,7 +237,7 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
     [
         (
             "Mynet",
-            r"has no class or function 'Mynet'; it has Branching, Frozen, Gate, InPlace, Mixing, MyNet",
+            r"has no class or function 'Mynet'; it has Adding, Branching, Frozen, Gate, InPlace, Leaking, Mixing, MyNet",
         ),
         ("number", r"expected a torch module, got int"),
         ("broken", r"building it for samples \(1,\) fails: RuntimeError: no such layer"),
@@ -224,6 +248,10 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
             r"torch\.fx cannot trace it: .*symbolically traced variables cannot be used as inputs to control flow",
         ),
         ("Overwriting", r"relu_ changes in place what others read; use inplace = False"),
+        ("Squashing", r"sigmoid_ changes its input in place; use sigmoid"),
+        ("Leaking", r"leaky_relu_ changes its input in place; use leaky_relu"),
+        ("Writing", r"sigmoid writes into another tensor; leave out = \.\.\. away"),
+        ("Adding", r"torch\.fx traces other values than it computes; use y = y \+ x for y \+= x"),
         ("Unused", r"parameter inner\.hidden0\.weight plays no part in the output"),
         ("Tied", r"inner\.hidden0\.weight and inner\.hidden1\.weight are one parameter"),
         ("Frozen", r"parameter enter\.weight needs no gradient, but meta-training would change it"),
