@@ -6,7 +6,7 @@
 
 Each cell is a process of its own that decodes JPEG files on demand, takes one step (gradient and Adam) and reports the
 peak since just before it: the resident set with all libraries (VmHWM), or what the allocator held at most. 10 classes,
-a query sample of each, GroupNorm, float32; N rows in benchmarks/results/lite_memory.json.
+a query sample of each, GroupNorm, float32; a row of each cell in benchmarks/results/lite_memory.json.
 """
 
 from __future__ import annotations
@@ -39,22 +39,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels; another size is only printed")
+    parser.add_argument(
+        "--size", type=int, default=SIZE, help="pixels; rows of another size are kept only with --out"
+    )
     parser.add_argument("--only", type=int, nargs="+", help="only these numbers of support samples")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help=f"the results file; {OUT.name} unless --size is given")
     parser.add_argument("--picture", action="store_true", help="draw what was measured")
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cell is not None:
         print(json.dumps(measured(**args.cell)))
     elif args.picture:
-        draw(json.loads(args.out.read_text()), PICTURE)
+        draw(json.loads((args.out or OUT).read_text()), PICTURE)
     else:
-        benchmark(args.device, args.size, args.only, args.out)
+        benchmark(args.device, args.size, args.only, args.out or (OUT if args.size == SIZE else None))
 
 
-def benchmark(device: str, size: int, only: list[int] | None, out: Path) -> None:
-    """Measure every cell in a fresh process and keep its row."""
+def benchmark(device: str, size: int, only: list[int] | None, out: Path | None) -> None:
+    """Measure every cell in a fresh process, print its row and keep it in `out`."""
     supports = ON_GPU if device == "cuda" else SUPPORTS
     with TemporaryDirectory() as folder:
         write_images(Path(folder) / "images", max(count for counts in supports.values() for count in counts))
@@ -62,7 +64,8 @@ def benchmark(device: str, size: int, only: list[int] | None, out: Path) -> None
             for count in counts if only is None else [count for count in counts if count in only]:
                 row = row_of(Path(folder), device, size, h, count)
                 print(json.dumps(row), flush=True)
-                keep(row, out, _cell)
+                if out is not None:
+                    keep(row, out, _cell)
 
 
 def row_of(folder: Path, device: str, size: int, h: int | None, count: int) -> dict[str, Any]:

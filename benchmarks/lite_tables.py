@@ -50,13 +50,19 @@ def estimator() -> str:
 
 
 def memory() -> str:
-    """Peak of a step by support samples, with LITE and without."""
-    rows = rows_of("memory")
+    """Peak of a step by support samples, with LITE and without: the process's, and the GPU's where measured."""
+    return memory_of(rows_of("memory"))
+
+
+def memory_of(rows: list[Row]) -> str:
+    """The table of some rows, a line for each device and h."""
     supports = sorted({row["n_support"] for row in rows})
     lines = []
-    for h in dict.fromkeys(row["h"] for row in rows):
-        own = {row["n_support"]: f"{row['value'] / 1e9:.2f}" for row in rows if row["h"] == h}
-        lines.append((f"h = {h}" if h else "without LITE", *(own.get(count, "") for count in supports)))
+    for device, h in dict.fromkeys((row["device"], row["h"]) for row in rows):
+        own = [row for row in rows if (row["device"], row["h"]) == (device, h)]
+        cells = {row["n_support"]: f"{row['value'] / 1e9:.2f}" for row in own}
+        name = (f"h = {h}" if h else "without LITE") + (", GPU" if device == "cuda" else "")
+        lines.append((name, *(cells.get(count, "") for count in supports)))
     return table(("peak, GB", *(f"N = {count}" for count in supports)), lines)
 
 

@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
-    except Exception:
+    except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise

@@ -16,9 +16,11 @@ from edge_adapt.cloud.lite import LiteConfig
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS, Batch, Meta, Method
 from edge_adapt.cloud.score import measure
-from torch.profiler import ProfilerActivity, profile
 
+from ..conftest import benchmark_module
 from .plain import random_batch, small_network
+
+highest_bytes = benchmark_module("allocations").highest_bytes
 
 FLAT: dict[str, dict[str, bool]] = {
     **{name: {} for name in ("fomaml", "fomaml++", "reptile", "leap", "imaml", "mrml")},
@@ -38,14 +40,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def highest(method: Method, meta: Meta, batch: Batch) -> int:
     """Highest number of bytes alive at once in one outer step beyond those alive before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        method.meta_gradient(meta, batch, 0.0)
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    alive = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        most = max(most, alive)
-    return most
+    return int(highest_bytes(lambda: method.meta_gradient(meta, batch, 0.0)))
 
 
 @cache

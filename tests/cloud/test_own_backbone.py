@@ -237,7 +237,7 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
     [
         (
             "Mynet",
-            r"has no class or function 'Mynet'; it has Adding, Branching, Frozen, Gate, InPlace, Leaking, Mixing, MyNet",
+            r"has no class or function 'Mynet'; it has Adding, Branching, Frozen, Gate, InPlace, Leaking, Mixing",
         ),
         ("number", r"expected a torch module, got int"),
         ("broken", r"building it for samples \(1,\) fails: RuntimeError: no such layer"),

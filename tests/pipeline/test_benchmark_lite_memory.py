@@ -43,3 +43,32 @@ def test_the_picture_is_drawn_from_the_rows(tmp_path: Path, monkeypatch: pytest.
     ]
     lite_memory.draw(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_tells_devices_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import lite_tables
+
+    rows = [
+        {"device": device, "h": h, "n_support": 50, "value": value}
+        for device, h, value in (("cpu", 8, 2e9), ("cpu", None, 3e9), ("cuda", 8, 1e9), ("cuda", None, 4e9))
+    ]
+    lines = lite_tables.memory_of(rows).splitlines()[2:]
+    assert lines == [
+        "| h = 8 | 2.00 |",
+        "| without LITE | 3.00 |",
+        "| h = 8, GPU | 1.00 |",
+        "| without LITE, GPU | 4.00 |",
+    ]
+
+
+def test_another_size_does_not_reach_the_results_file_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import lite_memory
+
+    asked: list[Path | None] = []
+    monkeypatch.setattr(lite_memory, "benchmark", lambda *given: asked.append(given[-1]))
+    for words in (("--size", "64"), (), ("--size", "64", "--out", "rows.json")):
+        monkeypatch.setattr(sys, "argv", ["lite_memory.py", *words])
+        lite_memory.main()
+    assert asked == [None, lite_memory.OUT, Path("rows.json")]
