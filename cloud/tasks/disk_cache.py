@@ -7,12 +7,11 @@ The file is read with preadv, not mapped: mapped pages would count as memory of 
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
@@ -22,9 +21,14 @@ from numpy.typing import NDArray
 
 from ...edge.units import format_bytes
 from ..errors import ConfigError
+from .shared_file import open_shared
 
 KEY_BYTES, CHECK_BYTES = 16, 4
 HEADER_BYTES = KEY_BYTES + CHECK_BYTES
+GROUP = 1024
+"""Slots whose headers are looked at together."""
+PAGE_BYTES = 4096
+"""Smaller slots are read whole: the disk reads pages anyway."""
 _EMPTY = bytes(KEY_BYTES)
 Pixels = NDArray[np.uint8]
 
@@ -80,10 +84,9 @@ class DiskCache:
             )
         self._file = self._opened(size_bytes)
         finalize(self, os.close, self._file)
-        keys = [self._key_in(slot) for slot in range(self.slots)]
-        self._used = OrderedDict((key, slot) for slot, key in enumerate(keys) if key != _EMPTY)
-        taken = set(self._used.values())
-        self._free = [slot for slot in reversed(range(self.slots)) if slot not in taken]
+        self._used, self._free, self._fresh = OrderedDict[bytes, int](), list[int](), 0
+        for keys in self._filled():
+            self._take_over(keys)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._used
@@ -120,21 +123,53 @@ class DiskCache:
 
     def _slot_for(self, key: bytes) -> int:
         """A slot that nobody has filled, or that of the image used longest ago."""
-        while self._free:
-            slot = self._free.pop()
+        while (slot := self._unused()) is not None:
             found = self._key_in(slot)
             if found in (_EMPTY, key) or found in self._used:
                 return slot
             self._used[found] = slot  # another process filled it meanwhile
         return self._used.popitem(last=False)[1]
 
+    def _unused(self) -> int | None:
+        """A slot that was given up, or else the first of those that this process has not looked at."""
+        if self._free:
+            return self._free.pop()
+        if self._fresh == self.slots:
+            return None
+        self._fresh += 1
+        return self._fresh - 1
+
     def _key_in(self, slot: int) -> bytes:
         return os.pread(self._file, KEY_BYTES, slot * self._slot_bytes)
+
+    def _filled(self) -> Iterator[list[bytes]]:
+        """Keys of all slots, a group at a time, up to a group without any: slots are filled in this order."""
+        for start in range(0, self.slots, GROUP):
+            keys = self._keys_in(start, min(GROUP, self.slots - start))
+            if not any(key != _EMPTY for key in keys):
+                return
+            yield keys
+
+    def _keys_in(self, start: int, count: int) -> list[bytes]:
+        size = self._slot_bytes
+        if size > PAGE_BYTES:
+            return [self._key_in(slot) for slot in range(start, start + count)]
+        found = os.pread(self._file, count * size, start * size)
+        return [found[at : at + KEY_BYTES] for at in range(0, count * size, size)]
+
+    def _take_over(self, keys: list[bytes]) -> None:
+        """The next slots, with what they hold."""
+        for slot, key in enumerate(keys, self._fresh):
+            if key == _EMPTY or key in self._used:
+                self._free.append(slot)
+            else:
+                self._used[key] = slot
+        self._fresh += len(keys)
 
     def _opened(self, size_bytes: int) -> int:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return _open_shared(self.path, self.slots * self._slot_bytes)
+            return open_shared(self.path, self.slots * self._slot_bytes)
         except BlockingIOError:
             raise ConfigError(
                 f"data.cache_size: {self.path} is in use with another size; give the same one, or another folder "
@@ -145,36 +180,6 @@ class DiskCache:
                 f"data.cache: {self.path}: {format_bytes(size_bytes)} cannot be kept there ({error.strerror}); "
                 "choose another folder, or a smaller data.cache_size"
             ) from None
-
-
-def _open_shared(path: Path, size: int) -> int:
-    """Descriptor of a file of this size, which cannot change while it is open, in this process or another.
-
-    Raises:
-        BlockingIOError: it has another size and is open elsewhere.
-        OSError: it cannot be written to, or the disk is too small.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_size != size:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _resize(descriptor, size)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _resize(descriptor: int, size: int) -> None:
-    """Give a file its size and the disk space for it."""
-    try:
-        os.ftruncate(descriptor, size)
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError:
-        os.ftruncate(descriptor, 0)
-        raise
 
 
 def _check(image: Pixels) -> bytes:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import subprocess
 import sys
+import threading
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edge_adapt.cloud.errors import ConfigError
+from edge_adapt.cloud.tasks import shared_file
 from edge_adapt.cloud.tasks.disk_cache import HEADER_BYTES, CacheConfig, DiskCache, default_folder
 from numpy.typing import NDArray
 
@@ -127,8 +132,9 @@ def test_what_one_process_adds_to_free_slots_the_other_does_not_overwrite(tmp_pa
 
 
 def test_another_size_is_refused_while_the_file_is_in_use_and_kept_images_stay_when_it_is_not(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shared_file, "PATIENCE_SECONDS", 0.1)
     one = store(tmp_path, 4)
     holds(one, 1, 2)
     with pytest.raises(ConfigError, match=r"data\.cache_size: .*4x5x3\.pixels is in use with another size"):
@@ -138,6 +144,85 @@ def test_another_size_is_refused_while_the_file_is_in_use_and_kept_images_stay_w
     larger = store(tmp_path, 8)
     assert holds(larger, 1, 2) == 0
     assert holds(larger, *range(3, 9)) == 6
+
+
+def test_a_cache_that_cannot_grow_keeps_what_it_has(tmp_path: Path) -> None:
+    holds(store(tmp_path, 4), 1, 2)
+    gc.collect()
+    with pytest.raises(ConfigError, match=r"data\.cache: .* cannot be kept there"):
+        DiskCache(tmp_path, SHAPE, 2**61)
+    assert holds(store(tmp_path, 4), 1, 2) == 0
+
+
+TOGETHER = """
+import runpy, sys, time
+from pathlib import Path
+open_shared = runpy.run_path(sys.argv[1])["open_shared"]
+print("ready", flush=True)
+start = float(sys.stdin.readline())
+for turn in range(40):
+    while time.time() < start + turn / 50:
+        pass
+    open_shared(Path(sys.argv[2]) / str(turn), 10**6)
+"""
+
+
+def test_processes_that_start_together_agree_on_a_new_size(tmp_path: Path) -> None:
+    """Each sees the old size, and that the other has the file open."""
+    command = [sys.executable, "-c", TOGETHER, shared_file.__file__, str(tmp_path)]
+    both = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    assert [child.stdout.readline() for child in both if child.stdout] == ["ready\n"] * 2
+    start = str(time.time() + 0.2)
+    for child in both:
+        assert child.stdin is not None
+        print(start, file=child.stdin, flush=True)
+    assert [child.communicate()[1] for child in both] == ["", ""]
+
+
+@pytest.mark.parametrize("lock", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_a_file_in_use_with_another_size_is_waited_for(lock: int, tmp_path: Path) -> None:
+    """Shared: another process that also wants to change it; alone: one that does."""
+    path = store(tmp_path, 4).cache.path
+    gc.collect()
+    with path.open() as held:
+        fcntl.flock(held, lock)
+        release = threading.Timer(0.3, fcntl.flock, (held, fcntl.LOCK_UN))
+        release.start()
+        assert store(tmp_path, 8).cache.slots == 8
+        release.join()
+
+
+@pytest.mark.parametrize("slots", [1, 1500])
+def test_opening_takes_no_memory_for_slots_that_nothing_lies_in(slots: int, tmp_path: Path) -> None:
+    holds(store(tmp_path, 600_000), *range(1, slots + 1))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        again = store(tmp_path, 600_000)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 10**6
+    assert holds(again, *range(1, slots + 1)) == 0
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (40, 50, 3)])
+def test_what_lies_beyond_an_empty_slot_is_found_again(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    """Slots below and above the size of a page, which are read in two ways."""
+    slot, keys = HEADER_BYTES + int(np.prod(shape)), [n.to_bytes(16, "big") for n in range(1, 21)]
+    first, out = DiskCache(tmp_path, shape, 30 * slot), np.zeros(shape, np.uint8)
+    for key in keys:
+        first.read(key, lambda out: None, out)
+    with first.path.open("r+b") as file:
+        file.seek(4 * slot)
+        file.write(bytes(slot))
+    again = DiskCache(tmp_path, shape, 30 * slot)
+    assert [key in again for key in keys] == [n != 4 for n in range(20)]
 
 
 def test_a_cache_that_holds_no_image_or_cannot_be_made_is_refused(tmp_path: Path) -> None:
