@@ -23,7 +23,7 @@ class ByStream:
     """See `way.Way`."""
 
     def rehearse(self, files: BundleFiles, engine: Engine, plan: Plan) -> None:
-        """Stream one blank sample of each of two classes."""
+        """Stream one blank sample of each of two classes; the baseline then holds no mapped weights."""
         spec = files.manifest.input
         samples = np.zeros((2, *spec.stored_shape), spec.stored_dtype)
         blank = SupportSet(samples, {"labels": np.arange(2)}, ("", ""), spec)

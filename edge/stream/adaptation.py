@@ -45,7 +45,12 @@ def adapt_stream(
 
 @dataclass
 class _Run:
-    """One adaptation in progress."""
+    """One adaptation in progress.
+
+    Attributes:
+        arena: where everything is written that is not returned.
+        mapped: the program whose weights are in memory.
+    """
 
     files: BundleFiles
     engine: PlannedEngine
@@ -54,6 +59,7 @@ class _Run:
     hooks: Hooks
     passes: Passes
     arena: Arena = field(init=False)
+    mapped: str = ""
 
     def __post_init__(self) -> None:
         self.arena = Arena(self.plan.dynamic_bytes, self.hooks.measure)
@@ -73,14 +79,13 @@ class _Run:
         return {name: part.copy() for name, part in zip(names, np.split(row, ends[:-1]), strict=True)}
 
     def head(self, films: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Stream the features through the films and compute the head."""
+        """Stream the features through the films and compute the head; no mapped weights are left in memory."""
         streams = self.passes.streams
         means = Means(self.arena.view(0, (streams.classes, streams.width), np.float64))
         head, labels = head_of(streams, means), self.support.loss_inputs()["labels"]
         for start, features in self._stream(FEATURES, films):
             for label, vector in zip(labels[start:], features, strict=False):
                 head.add(int(label), vector)
-        self.files.weights.give_back()
         start = -(-self.passes.kept_bytes // ALIGNMENT) * ALIGNMENT
         workspace = self.arena.view(start, (self.passes.finish_bytes,), np.uint8)
         try:
@@ -89,11 +94,11 @@ class _Run:
             raise EdgeAdaptError(
                 f"the head cannot be computed: {error}; the features are too large"
             ) from None
+        self.files.weights.give_back()
         return dict(head.params)
 
     def _stream(self, name: str, films: Mapping[str, Floats] | None = None) -> Iterator[tuple[int, Floats]]:
-        """Run the samples through a pass; the weights of earlier ones are given back first."""
-        self.files.weights.give_back()
+        """Run the samples through a pass."""
         large = [one.name for one in self.passes.large]
         for start, outputs in self._forward(name, self.support, films or {}):
             for offset, row in enumerate(outputs):
@@ -115,6 +120,10 @@ class _Run:
     def _forward(
         self, name: str, samples: Support | _Row, films: Mapping[str, Floats]
     ) -> Iterator[tuple[int, Floats]]:
+        """Run a pass; the mapped weights of the one before are given back first."""
+        if name != self.mapped:
+            self.files.weights.give_back()
+            self.mapped = name
         number = [one.name for one in self.passes.every].index(name)
         program, offsets = self.plan.lowered.programs[number], self.plan.offsets[number]
         weights = Overlay(self.files.weights, films)

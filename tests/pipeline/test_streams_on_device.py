@@ -16,10 +16,11 @@ from edge_adapt.edge.engines import default_engine
 from edge_adapt.edge.errors import BudgetError
 from edge_adapt.edge.inputs import InputSpec, read_support
 from PIL import Image
+from torch import nn
 
 from ..edge.commands import edge_adapt, edge_adapt_here, edge_adapt_json, error_line, start
 from ..edge.test_no_torch import BLOCK, python
-from ..export.learners import learner, write
+from ..export.learners import Learner, learner, write
 
 SPEC = InputSpec(3, 48, 48, (0.5,) * 3, (0.3,) * 3)
 WIDTHS, CLASSES, MARGIN = (16, 24, 160), 6, 2 << 20
@@ -64,6 +65,31 @@ def test_a_run_in_a_fresh_process_keeps_the_plan(kind: str, engine: str, home: P
     assert (report["schedule"], report["steps"], report["support_samples"]) == ("stream", 1, 22)
     assert report["layers"][0][-1] == "head"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapted"]
+
+
+def large(inputs: int, outputs: int) -> nn.Sequential:
+    """A generator of more than 4.4 MB."""
+    wide = (nn.Linear(inputs, 1050), nn.ReLU(), nn.Linear(1050, 1050), nn.ReLU())
+    return nn.Sequential(*wide, nn.Linear(1050, 8), nn.Linear(8, outputs))
+
+
+def test_only_one_programs_weights_are_in_memory_at_a_time(tmp_path: Path) -> None:
+    widths = (8, 330, 370)
+    small = learner("cnaps", widths=widths, colours=3)
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder, films, head = nn.Sequential(pooled, large(3, 5)), large(5, 2 * sum(widths)), large(370, 371)
+    bundle = write(
+        tmp_path / "b", "cnaps", Learner(small.extractor, small.films, encoder, films, head), SPEC, 4
+    )
+    images = np.random.default_rng(0).integers(0, 256, (12, *SPEC.pixel_shape), np.uint8)
+    np.savez(tmp_path / "support.npz", images=images, labels=np.arange(12) % 4)
+    report = edge_adapt_json("run", bundle, "--support", tmp_path / "support.npz", "-o", tmp_path / "adapted")
+    if report["measured_peak_bytes"] is None:
+        pytest.skip("peaks cannot be measured here")
+    check_promise(report)
+    largest = report["terms"]["weights"]
+    assert 4.4e6 < largest < 6.4e6
+    assert report["measured_peak_bytes"] > 0.9 * largest, "weights that the baseline holds would not be seen"
 
 
 def test_the_smallest_budget_that_is_named_is_kept_and_one_byte_less_is_refused(
