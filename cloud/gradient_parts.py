@@ -16,6 +16,7 @@ from .calibrate import Calibration, calibrate
 from .config import RunConfig
 from .initial import with_weights
 from .inner.network import Network
+from .lite import LiteConfig
 from .losses import Loss
 from .outer import Batch, Meta, MetaGradient, Method, MethodConfig
 from .parts import Conclusion, Tick
@@ -87,7 +88,7 @@ class GradientParts:
 
     def idle(self) -> dict[str, str]:
         """Settings that another one switches off."""
-        return _idle(self.method.config)
+        return _idle(self.method.config, self.config.lite)
 
     def conclude(self, meta: Meta, validation: TaskSampler) -> Conclusion:
         """Calibrated on validation tasks: the layer table, and a picture of the step sizes."""
@@ -125,7 +126,7 @@ def _all(meta: Meta, tasks: TaskSampler, count: int) -> Iterator[Batch]:
     return (batch.to(_device(meta)) for batch in draw_all(tasks, count))
 
 
-def _idle(method: MethodConfig) -> dict[str, str]:
+def _idle(method: MethodConfig, lite: LiteConfig) -> dict[str, str]:
     """Settings that another one switches off, with what they need."""
     needs = {
         "a rho_bw": (method.rho_bw is not None, ("bw_input",)),
@@ -133,5 +134,7 @@ def _idle(method: MethodConfig) -> dict[str, str]:
         "a penalty": (method.penalty != "none", ("penalty_strength", "warmup_fraction")),
         'penalty = "peak"': (method.penalty == "peak", ("target_fraction", "prune_at")),
         "first_order = false": (not method.first_order, ("first_order_until",)),
+        "inner_steps of 2 or more": (method.inner_steps > 1, ("multi_step_until",)),
     }
-    return {name: need for need, (met, names) in needs.items() if not met for name in names}
+    found = {f"method.{name}": need for need, (met, names) in needs.items() if not met for name in names}
+    return found if lite.h is not None else {**found, "lite.chunk": "lite.h"}

@@ -130,10 +130,14 @@ class LearnerParts:
         return {}
 
     def idle(self) -> dict[str, str]:
-        """Whatever is about inner steps."""
+        """Whatever is about inner steps, films that are not there, and H where nothing is learned below the head."""
         taken = (*self.learner.uses, *EVERYWHERE)
-        others = [setting.name for setting in fields(MethodConfig) if setting.name not in taken]
-        return dict.fromkeys(others, "a method that takes it")
+        others = [f"method.{setting.name}" for setting in fields(MethodConfig) if setting.name not in taken]
+        found = dict.fromkeys(others, "a method that takes it")
+        if "film" in self.learner.uses and not self.learner.modules.films:
+            names = ("method.film_penalty", "lite.h", "lite.stratified", "lite.checkpoint")
+            found |= dict.fromkeys(names, "method.film = true")
+        return found
 
     def conclude(self, meta: Meta, validation: TaskSampler) -> Conclusion:
         """All weights and frozen statistics."""

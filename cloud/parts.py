@@ -88,7 +88,7 @@ class Parts(Protocol):
         """Own columns of metrics.csv."""
 
     def idle(self) -> dict[str, str]:
-        """Settings of the method that are without effect at present, with what they need."""
+        """Settings of [method] and [lite], "method.mu", that are without effect at present, with what they need."""
 
     def conclude(self, meta: Meta, validation: TaskSampler) -> Conclusion:
         """What is left behind of kept meta-parameters."""

@@ -70,14 +70,17 @@ def read_toml(text: str, where: str) -> dict[str, Any]:
 
 def write_toml(table: Mapping[str, Any]) -> str:
     """TOML of a table of values and of sections of values, values first."""
-    lines = [f"{key} = {_literal(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    lines = [f"{key} = {literal(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
     for name, section in table.items():
         if isinstance(section, Mapping):
-            lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in section.items())]
+            lines += ["", f"[{name}]", *(f"{key} = {literal(value)}" for key, value in section.items())]
     return "\n".join(lines) + "\n"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A value as TOML has it; None as the settings spell it."""
+    if value is None:
+        return '"none"'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -85,7 +88,7 @@ def _literal(value: Any) -> str:
             "\x7f", "\\u007f"
         )  # TOML escapes DEL, JSON does not
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_literal(item) for item in value)}]"
+        return f"[{', '.join(literal(item) for item in value)}]"
     return repr(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ import torch
 from ..edge.errors import UsageError
 from ..edge.units import parse_bytes
 from .assemble import fixed_sampler, load_split, parts_of, training_sampler
-from .config import RunConfig, method_settings
+from .config import RunConfig
 from .errors import ConfigError
 from .finish import finish
 from .loop import Job, begin, run
 from .memory_budget import fit_into
 from .parts import Parts
 from .progress import Progress
-from .recipes import read_recipe
+from .recipes import read_recipe, stated_in
 from .run_directory import RunDirectory, read_config
+from .tables import literal
 from .trained_run import AmortizedRun, TrainedRun, load_run
 
 
@@ -67,7 +68,7 @@ def train(
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
     parts = parts_of(config, training.spec, training.outputs)
-    _refuse_ignored(config, parts, changes)
+    _refuse_ignored(config, parts, _stated(recipe, changes))
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
     if not job.directory.result.exists():
@@ -89,14 +90,25 @@ def _within(config: RunConfig, budget: str | int, out: Path, resume: bool, tell:
     return replace(config, lite=fit.lite)
 
 
-def _refuse_ignored(asked: RunConfig, parts: Parts, changes: Iterable[str]) -> None:
-    """A setting of the method that was asked for must be in force."""
-    wanted, in_force = method_settings(asked.method), method_settings(parts.config.method)
-    asked_for = [key for section, _, key in (name.partition(".") for name in changes) if section == "method"]
+def _stated(recipe: str, changes: Iterable[str]) -> list[str]:
+    """Names of settings that were asked for: the changes, and what a recipe says that they have not overruled."""
+    changes = list(changes)
+    switched = any(name.startswith(("method.", "lite.")) for name in changes)
+    return changes if switched else [*changes, *stated_in(recipe)]
+
+
+def _refuse_ignored(asked: RunConfig, parts: Parts, stated: Iterable[str]) -> None:
+    """A setting of [method] or [lite] that was asked for must be in force."""
     idle = parts.idle()
-    for key in (key for key in asked_for if key in wanted):
-        if wanted[key] != in_force[key]:
-            fixed = f"{asked.method.name} fixes it to {in_force[key]!r}"
-            raise ConfigError(f"method.{key}: {fixed}, so {wanted[key]!r} would have no effect")
-        if key in idle and wanted[key]:
-            raise ConfigError(f"method.{key}: {wanted[key]!r} would have no effect, it needs {idle[key]}")
+    for name in stated:
+        section, _, key = name.partition(".")
+        if section not in ("method", "lite"):
+            continue
+        wanted, in_force = getattr(asked, section), getattr(parts.config, section)
+        value, used = getattr(wanted, key), getattr(in_force, key)
+        (usual,) = (setting.default for setting in fields(wanted) if setting.name == key)
+        ignored = f"{literal(value)} would have no effect"
+        if value != used:
+            raise ConfigError(f"{name}: {asked.method.name} fixes it to {literal(used)}, so {ignored}")
+        if name in idle and value != usual:
+            raise ConfigError(f"{name}: {ignored}, it needs {idle[name]}")

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ..inner.base import Meta, MethodConfig
 from ..lite import LiteConfig
 from ..outer.base import MetaGradient
+from ..tables import literal
 from ..tasks.task import Task
 from .modules import Modules
 
-EVERYWHERE = ("gradient_clamp", "tasks_per_chunk")
-"""Settings that do not change what is learned from a task; every learner takes them."""
+EVERYWHERE = ("gradient_clamp",)
+"""Settings that every learner takes."""
 
 
 class Learner(Protocol):
@@ -66,6 +67,6 @@ def refuse_unused(learner: type[Learner], method: MethodConfig) -> None:
         value = getattr(method, setting.name)
         if setting.name not in (*learner.uses, *EVERYWHERE) and value != setting.default:
             raise ValueError(
-                f"{setting.name}: {value!r} would have no effect, {learner.name} does not use it; "
-                f"leave it at {setting.default!r}"
+                f"{setting.name}: {literal(value)} would have no effect, {learner.name} does not use it; "
+                f"leave it at {literal(setting.default)}"
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..lite import LiteConfig
+from ..tables import literal
 
 __all__ = [
     "LITE",
@@ -103,13 +104,13 @@ def refuse_unused(method: type[Method], config: MethodConfig, lite: LiteConfig =
         value = getattr(config, setting.name)
         if setting.name in SPECIAL and setting.name not in method.uses and value != setting.default:
             raise ValueError(
-                f"{setting.name}: {value!r} would have no effect, {method.name} does not use it; "
-                f"leave it at {setting.default!r}"
+                f"{setting.name}: {literal(value)} would have no effect, {method.name} does not use it; "
+                f"leave it at {literal(setting.default)}"
             )
     for setting in fields(LiteConfig) if LITE not in method.uses else ():
         value = getattr(lite, setting.name)
         if setting.name != "chunk" and value != setting.default:
             raise ValueError(
-                f"lite.{setting.name}: {value!r} would have no effect, {method.name} does not differentiate through "
-                f"its inner steps; leave it at {setting.default!r}"
+                f"lite.{setting.name}: {literal(value)} would have no effect, {method.name} does not differentiate "
+                f"through its inner steps; leave it at {literal(setting.default)}"
             )

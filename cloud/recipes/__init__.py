@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..tables import merge, read_toml
+from ..tables import flatten, merge, read_toml
 
 EXTENDS = "extends"
 
@@ -25,6 +25,11 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
         ConfigError: no such recipe or file, not TOML, or recipes that extend each other in a circle.
     """
     return _read(name_or_path, ())
+
+
+def stated_in(name_or_path: str) -> list[str]:
+    """Dotted names of the settings in a recipe itself, without those of the recipes that it extends."""
+    return list(flatten(read_toml(_text(name_or_path), f"recipe {name_or_path}")))
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -242,8 +242,8 @@ def test_an_extractor_with_live_batch_statistics_is_refused_with_the_reason(name
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("protonets", {"film": False}, "film: False would have no effect, protonets does not use it"),
-        ("cnaps", {"covariance": "identity"}, "covariance: 'identity' would have no effect, cnaps"),
+        ("protonets", {"film": False}, "film: false would have no effect, protonets does not use it"),
+        ("cnaps", {"covariance": "identity"}, "covariance: .identity. would have no effect, cnaps"),
         ("simple-cnaps", {"inner_steps": 3}, "inner_steps: 3 would have no effect, simple-cnaps"),
     ],
 )

@@ -250,7 +250,7 @@ def test_a_model_kept_under_the_peak_penalty_meets_its_target(run_tiny: Train, t
 
 
 def test_a_setting_that_the_method_would_ignore_is_refused(run_tiny: Train, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"method\.attention: maml fixes it to False"):
+    with pytest.raises(ConfigError, match=r"method\.attention: maml fixes it to false"):
         run_tiny(tmp_path / "run", {**plain("maml"), "method.attention": True})
     assert not (tmp_path / "run").exists()
 

@@ -95,7 +95,7 @@ def test_attention_of_one_side_reaches_the_device(
         ({"method.attention": False, "method.attention_masks": "maps"}, "it needs attention = true"),
         (
             {"method.rho_bw": "none", "method.bw_input": "raw"},
-            "'raw' would have no effect, it needs a rho_bw",
+            ".raw. would have no effect, it needs a rho_bw",
         ),
         ({"method.channel_alpha": True}, "method.channel_alpha must be false, or attention = false"),
     ],
