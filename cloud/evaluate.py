@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..edge.inputs import InputSpec
 from .assemble import EVALUATION_SEEDS, fixed_sampler, load_split
-from .config import FOLDER, DataConfig, known_datasets
+from .config import DECODED, FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
 from .score import Score
 from .trained_run import FinishedRun, load_run
@@ -59,13 +59,15 @@ def evaluate(
 
 
 def _source(trained: FinishedRun, text: str) -> DataConfig:
-    """Read `NAME=DIR`; a folder's images are converted to what the run was trained on."""
+    """Read `NAME=DIR`; a folder's images are converted to what the run was trained on, through its disk cache."""
     name, _, root = text.partition("=")
     if name not in known_datasets():
         raise ConfigError(
             f"data: expected NAME=DIR with NAME one of {', '.join(known_datasets())}, got {text!r}"
         )
-    spec = trained.spec
+    spec, own = trained.spec, trained.config.data
+    size, cache = (own.cache_size, own.cache) if name in (FOLDER, *DECODED) else (None, None)
     if name != FOLDER or not isinstance(spec, InputSpec):
-        return DataConfig(name, root or None)
-    return DataConfig(name, root or None, spec.channels, spec.height, spec.mean, spec.std, spec.resize)
+        return DataConfig(name, root or None, cache_size=size, cache=cache)
+    images = (spec.channels, spec.height, spec.mean, spec.std, spec.resize)
+    return DataConfig(name, root or None, *images, size, cache)

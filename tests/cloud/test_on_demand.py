@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,12 @@ def test_a_run_is_tested_on_caltech101_at_the_size_it_was_trained_at(finished: T
     score = evaluate(finished, f"caltech101={DATA}", tasks=2)
     assert score.tasks == 2
     assert 0 <= score.accuracy <= 1
+
+
+def test_another_folder_is_evaluated_through_the_cache_of_the_run(
+    finished: TrainedRun, stripes: Path, tmp_path: Path
+) -> None:
+    data = replace(finished.config.data, cache_size="20kB", cache=str(tmp_path / "cache"))
+    cached = replace(finished, config=replace(finished.config, data=data))
+    assert evaluate(cached, f"folder={stripes}", tasks=4) == evaluate(finished, tasks=4)
+    assert list((tmp_path / "cache").iterdir())
