@@ -178,7 +178,7 @@ def pretrained(name: str, work: Path, data: Path) -> Path:
 
 def row_of(case: Case, run: Path, data: str, score: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was trained, for how long, and what came out on one data set."""
-    from edge_adapt.cloud.run_directory import read_config
+    from edge_adapt.cloud.run.directory import read_config
 
     config, result = read_config(run), json.loads((run / "result.json").read_text())
     return {

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from edge_adapt.cloud import adam
 from edge_adapt.cloud.amortized import LEARNERS
 from edge_adapt.cloud.amortized.amortized import Amortized
 from edge_adapt.cloud.amortized.episode import FEATURES
 from edge_adapt.cloud.lite import LiteConfig, Subset, draw, generator_of
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import Meta, MethodConfig
+from edge_adapt.cloud.run import adam
 from edge_adapt.cloud.tasks import EpisodeSampler, load_dataset
 from edge_adapt.cloud.tasks.task import Samples, Stored, Task
 from lite_rmse_picture import draw_rmse

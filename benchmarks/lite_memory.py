@@ -92,12 +92,12 @@ def row_of(folder: Path, device: str, size: int, h: int | None, count: int) -> d
 def measured(folder: str, device: str, size: int, h: int | None, count: int) -> dict[str, Any]:
     """Peak of one step in this process, in bytes; what was in use before it."""
     import torch
-    from edge_adapt.cloud import adam
     from edge_adapt.cloud.amortized import LEARNERS
     from edge_adapt.cloud.inner.base import MethodConfig
     from edge_adapt.cloud.lite import LiteConfig
+    from edge_adapt.cloud.memory.peak import peak_bytes, reset_peak
     from edge_adapt.cloud.models import build_backbone
-    from edge_adapt.cloud.peak import peak_bytes, reset_peak
+    from edge_adapt.cloud.run import adam
     from edge_adapt.cloud.tasks import CacheConfig, EpisodeSampler, load_dataset
     from edge_adapt.edge.inputs import InputSpec
 

@@ -120,7 +120,7 @@ def described(trained: Path) -> dict[str, Any]:
 def provenance(trained: Path) -> dict[str, Any]:
     """Where a run's numbers come from, and its score on the test tasks."""
     from edge_adapt.cloud import load_run
-    from edge_adapt.cloud.settings import to_table
+    from edge_adapt.cloud.settings.typed import to_table
 
     found = load_run(trained)
     settings, weights = to_table(found.config), found.config.train.initial_weights

@@ -53,7 +53,7 @@ def benchmark(method: str, work: Path, data: Path) -> dict[str, Any]:
 
 def described(run: Path) -> dict[str, Any]:
     """Return what was trained, for how long, and what came out."""
-    from edge_adapt.cloud.run_directory import read_config
+    from edge_adapt.cloud.run.directory import read_config
 
     config, result = read_config(run), json.loads((run / "result.json").read_text())
     return {

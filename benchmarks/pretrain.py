@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edge_adapt.cloud.loop import cosine
-from edge_adapt.cloud.memory import keep_freed_memory
+from edge_adapt.cloud.memory.allocator import keep_freed_memory
 from edge_adapt.cloud.models import BACKBONES, build_backbone
+from edge_adapt.cloud.run.loop import cosine
 from edge_adapt.cloud.tasks import Dataset, load_dataset
 from edge_adapt.edge.inputs import InputSpec
 from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from edge_adapt.cloud.inner.base import Batch
-from edge_adapt.cloud.memory import keep_freed_memory
+from edge_adapt.cloud.memory.allocator import keep_freed_memory
 from edge_adapt.edge.measure import PeakMeter
 from maml_steps import LIBRARIES, OuterStep, Problem
 

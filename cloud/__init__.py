@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import ConfigError
 from .evaluate import evaluate
+from .run.trained import AmortizedRun, TrainedRun, load_run
 from .train import train
-from .trained_run import AmortizedRun, TrainedRun, load_run
 
 __all__ = ["AmortizedRun", "ConfigError", "TrainedRun", "evaluate", "load_run", "train"]

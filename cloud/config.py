@@ -19,8 +19,8 @@ from .models import BACKBONES
 from .models.own import is_import_path
 from .models.timm_models import is_timm
 from .outer import METHODS, MethodConfig
-from .settings import build, to_table
-from .tables import flatten, merge, nest
+from .settings.tables import flatten, merge, nest
+from .settings.typed import build, to_table
 from .tasks import DECODED, CacheConfig, default_folder, describe_datasets, loss_of
 
 FOLDER, ARRAYS = "folder", "arrays"

@@ -11,8 +11,8 @@ from ..edge.inputs import InputSpec
 from .assemble import EVALUATION_SEEDS, fixed_sampler, load_split
 from .config import DECODED, FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
+from .run.trained import FinishedRun, load_run
 from .score import Score
-from .trained_run import FinishedRun, load_run
 
 
 def evaluate(

@@ -16,15 +16,15 @@ from ..edge.units import parse_bytes
 from .assemble import fixed_sampler, load_split, parts_of, training_sampler
 from .config import RunConfig
 from .errors import ConfigError
-from .finish import finish
-from .loop import Job, begin, run
-from .memory_budget import fit_into
+from .memory.budget import fit_into
 from .parts import Parts
-from .progress import Progress
 from .recipes import read_recipe, stated_in
-from .run_directory import RunDirectory, read_config
-from .tables import literal
-from .trained_run import AmortizedRun, TrainedRun, load_run
+from .run.directory import RunDirectory, read_config
+from .run.finish import finish
+from .run.loop import Job, begin, run
+from .run.progress import Progress
+from .run.trained import AmortizedRun, TrainedRun, load_run
+from .settings.tables import literal
 
 
 def train(

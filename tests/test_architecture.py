@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_adapt.cloud.tables import read_toml
+from edge_adapt.cloud.settings.tables import read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cloud", "edge", "export")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..inner.base import Meta, MethodConfig
 from ..lite import LiteConfig
 from ..outer.base import MetaGradient
-from ..tables import literal
+from ..settings.tables import literal
 from ..tasks.task import Task
 from .modules import Modules
 

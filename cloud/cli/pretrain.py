@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..memory import keep_freed_memory
+from ..memory.allocator import keep_freed_memory
 from ..pretraining import Pretraining, pretrain
-from ..tables import parse_override
+from ..settings.tables import parse_override
 from .options import threads_option
 
 

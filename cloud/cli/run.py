@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from ..memory import keep_freed_memory
-from ..run_directory import RunDirectory
-from ..tables import parse_override
+from ..memory.allocator import keep_freed_memory
+from ..run.directory import RunDirectory
+from ..settings.tables import parse_override
 from ..train import train
 from .options import threads_option
 

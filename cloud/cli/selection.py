@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..selection import Selection, Spread, selection
-from ..selection_picture import selection_picture
+from ..selection.figures import Selection, Spread, selection
+from ..selection.picture import selection_picture
 from .options import threads_option
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..settings import convert
+from ..settings.typed import convert
 
 _CHECKED = (bool, int, float, str)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..inner.base import Batch, Meta, MethodConfig
 from ..inner.network import Network
 from ..lite import LiteConfig
-from ..tables import literal
+from ..settings.tables import literal
 
 __all__ = [
     "LITE",

@@ -11,8 +11,8 @@ from ..config import DataConfig
 from ..errors import ConfigError
 from ..losses import CROSS_ENTROPY
 from ..models import BACKBONES
-from ..settings import build
-from ..tables import merge, nest
+from ..settings.tables import merge, nest
+from ..settings.typed import build
 from ..tasks import loss_of
 
 PRECISIONS = ("float32", "bfloat16")

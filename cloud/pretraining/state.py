@@ -14,8 +14,8 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..files import PARTIAL, replace_bytes, replace_text
-from ..settings import to_table
-from ..tables import flatten, write_toml
+from ..settings.tables import flatten, write_toml
+from ..settings.typed import to_table
 from .settings import Pretraining
 
 FORMAT = 1

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from ..assemble import load_split
 from ..errors import ConfigError, TrainingError
 from ..files import replace_text
-from ..interrupts import postponed_interrupts
-from ..loop import cosine
 from ..models import build_backbone
-from ..run_directory import replace_json, replace_tensors, to_csv
-from ..settings import to_table
+from ..run.directory import replace_json, replace_tensors, to_csv
+from ..run.interrupts import postponed_interrupts
+from ..run.loop import cosine
+from ..settings.typed import to_table
 from ..tasks import Dataset
 from .images import Split, crops, load, order_of, resized, split
 from .settings import Pretraining

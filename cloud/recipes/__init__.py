@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..tables import flatten, merge, read_toml
+from ..settings.tables import flatten, merge, read_toml
 
 EXTENDS = "extends"
 

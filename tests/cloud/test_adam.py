@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from edge_adapt.cloud import adam
+from edge_adapt.cloud.run import adam
 
 
 def test_twenty_steps_equal_torchs_adam_with_a_rate_per_name() -> None:

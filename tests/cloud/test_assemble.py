@@ -25,8 +25,8 @@ from edge_adapt.cloud.assemble import (
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
-from edge_adapt.cloud.settings import to_table
-from edge_adapt.cloud.tables import read_toml, write_toml
+from edge_adapt.cloud.settings.tables import read_toml, write_toml
+from edge_adapt.cloud.settings.typed import to_table
 from edge_adapt.cloud.tasks import DECODED
 from edge_adapt.edge.inputs import InputSpec
 from torch import nn

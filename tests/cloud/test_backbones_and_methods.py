@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from edge_adapt.cloud import adam
 from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.losses import CROSS_ENTROPY, SQUARED_ERROR, Loss
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS, Batch, MethodConfig
+from edge_adapt.cloud.run import adam
 from torch import Tensor
 
 OUTPUTS, TASKS, SAMPLES = 3, 2, 3

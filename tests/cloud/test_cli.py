@@ -30,7 +30,7 @@ MRML = [
 ]  # fmt: skip
 KILLED = """
 import os, signal
-from edge_adapt.cloud.progress import Progress
+from edge_adapt.cloud.run.progress import Progress
 Progress.step = lambda self, state: os.kill(os.getpid(), signal.SIGKILL) if state.step == 5 else None
 from edge_adapt.cloud.cli import main
 main()

@@ -9,8 +9,8 @@ from edge_adapt.cloud.config import DataConfig, RunConfig, differences
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.losses import CROSS_ENTROPY
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
-from edge_adapt.cloud.settings import to_table
-from edge_adapt.cloud.tables import read_toml, write_toml
+from edge_adapt.cloud.settings.tables import read_toml, write_toml
+from edge_adapt.cloud.settings.typed import to_table
 
 BASE = {"data": {"name": "glyphs"}}
 

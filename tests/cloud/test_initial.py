@@ -9,9 +9,9 @@ import torch
 from edge_adapt.cloud.assemble import assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
-from edge_adapt.cloud.loop import Job, begin
 from edge_adapt.cloud.recipes import read_recipe
-from edge_adapt.cloud.run_directory import RunDirectory
+from edge_adapt.cloud.run.directory import RunDirectory
+from edge_adapt.cloud.run.loop import Job, begin
 from safetensors.torch import save_file
 
 

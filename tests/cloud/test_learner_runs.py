@@ -13,12 +13,12 @@ from edge_adapt.cloud import AmortizedRun, ConfigError, evaluate, load_run, trai
 from edge_adapt.cloud.assemble import assemble, assemble_learner, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.config import RunConfig
-from edge_adapt.cloud.loop import Job, begin, run
 from edge_adapt.cloud.models import build_backbone
-from edge_adapt.cloud.progress import Progress
 from edge_adapt.cloud.recipes import read_recipe
-from edge_adapt.cloud.run_directory import RunDirectory
-from edge_adapt.cloud.state import State
+from edge_adapt.cloud.run.directory import RunDirectory
+from edge_adapt.cloud.run.loop import Job, begin, run
+from edge_adapt.cloud.run.progress import Progress
+from edge_adapt.cloud.run.state import State
 from safetensors.torch import save_file
 from torch import Tensor
 

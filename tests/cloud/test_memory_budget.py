@@ -13,9 +13,9 @@ import torch
 from edge_adapt.cloud import ConfigError, train
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.lite import LiteConfig
-from edge_adapt.cloud.memory_budget import SHARE, fit_into, probe_steps
-from edge_adapt.cloud.peak import peak_bytes, reset_peak
-from edge_adapt.cloud.run_directory import read_config
+from edge_adapt.cloud.memory.budget import SHARE, fit_into, probe_steps
+from edge_adapt.cloud.memory.peak import peak_bytes, reset_peak
+from edge_adapt.cloud.run.directory import read_config
 from PIL import Image
 
 BASE, PER_SAMPLE = 300e6, 20e6

@@ -15,11 +15,11 @@ from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.config import DataConfig
 from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.initial import with_weights
-from edge_adapt.cloud.loop import TrainingError
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import Meta
 from edge_adapt.cloud.pretraining import Pretraining, pretrain
 from edge_adapt.cloud.pretraining.images import crops, order_of, split
+from edge_adapt.cloud.run.loop import TrainingError
 from edge_adapt.cloud.tasks import Dataset
 from edge_adapt.edge.inputs import InputSpec
 from safetensors.torch import load_file

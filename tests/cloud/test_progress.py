@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from edge_adapt.cloud.adam import AdamState
 from edge_adapt.cloud.outer import Meta
-from edge_adapt.cloud.progress import FIRST_GUESS_AFTER, Progress, minutes
-from edge_adapt.cloud.state import State
+from edge_adapt.cloud.run.adam import AdamState
+from edge_adapt.cloud.run.progress import FIRST_GUESS_AFTER, Progress, minutes
+from edge_adapt.cloud.run.state import State
 
 METRICS = {"query_loss": 1.25, "query_accuracy": 0.5, "active_layers": 7.0}
 

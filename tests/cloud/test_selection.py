@@ -15,8 +15,8 @@ from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.inner.base import Meta, MethodConfig
 from edge_adapt.cloud.inner.device import adapt
 from edge_adapt.cloud.outer.pmeta import PMeta
-from edge_adapt.cloud.selection import cosine, selection, selection_of, updated_share
-from edge_adapt.cloud.selection_picture import selection_picture
+from edge_adapt.cloud.selection.figures import cosine, selection, selection_of, updated_share
+from edge_adapt.cloud.selection.picture import selection_picture
 from PIL import Image
 from torch.nn import functional as F
 

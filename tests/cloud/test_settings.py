@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from edge_adapt.cloud.errors import ConfigError
-from edge_adapt.cloud.settings import build, to_table
-from edge_adapt.cloud.tables import flatten, merge, nest, parse_override, read_toml, write_toml
+from edge_adapt.cloud.settings.tables import flatten, merge, nest, parse_override, read_toml, write_toml
+from edge_adapt.cloud.settings.typed import build, to_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,14 +15,14 @@ import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, load_run
 from edge_adapt.cloud.assemble import EVALUATION_SEEDS, assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
-from edge_adapt.cloud.finish import finish
-from edge_adapt.cloud.loop import Job, TrainingError, begin, cosine, run
 from edge_adapt.cloud.outer import Meta
 from edge_adapt.cloud.outer.pmeta import PMeta
-from edge_adapt.cloud.progress import Progress
 from edge_adapt.cloud.recipes import read_recipe
-from edge_adapt.cloud.run_directory import RunDirectory, replace_json
-from edge_adapt.cloud.state import Best, State, load_checkpoint
+from edge_adapt.cloud.run.directory import RunDirectory, replace_json
+from edge_adapt.cloud.run.finish import finish
+from edge_adapt.cloud.run.loop import Job, TrainingError, begin, cosine, run
+from edge_adapt.cloud.run.progress import Progress
+from edge_adapt.cloud.run.state import Best, State, load_checkpoint
 from edge_adapt.edge.cost import peak_dynamic_bytes
 from safetensors.torch import load_file, save_file
 

@@ -12,12 +12,12 @@ import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, train
 from edge_adapt.cloud.assemble import assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
-from edge_adapt.cloud.loop import Job, TrainingError, begin, run
 from edge_adapt.cloud.outer import METHODS
-from edge_adapt.cloud.progress import Progress
 from edge_adapt.cloud.recipes import read_recipe
-from edge_adapt.cloud.run_directory import RunDirectory
-from edge_adapt.cloud.state import State, load_checkpoint
+from edge_adapt.cloud.run.directory import RunDirectory
+from edge_adapt.cloud.run.loop import Job, TrainingError, begin, run
+from edge_adapt.cloud.run.progress import Progress
+from edge_adapt.cloud.run.state import State, load_checkpoint
 
 from .conftest import plain
 

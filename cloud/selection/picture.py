@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .pictures import BLUE, GREY, ORANGE, save
-from .selection import Selection, Spread
+from ..pictures import BLUE, GREY, ORANGE, save
+from .figures import Selection, Spread
 
 
 def selection_picture(found: Selection, path: Path) -> None:

@@ -8,15 +8,15 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from .errors import TrainingError
+from ..errors import TrainingError
+from ..parts import Conclusion
+from ..pictures import learning_curve
+from ..score import Score
+from ..tasks import TaskSampler
+from .directory import replace_json, replace_tensors
 from .loop import Job
-from .parts import Conclusion
-from .pictures import learning_curve
 from .progress import Progress
-from .run_directory import replace_json, replace_tensors
-from .score import Score
 from .state import Best, State
-from .tasks import TaskSampler
 
 PACKAGES = ("edge-adapt", "torch", "numpy")
 

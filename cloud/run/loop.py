@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from ..config import RunConfig
+from ..errors import TrainingError
+from ..parts import Parts
+from ..tasks import TaskSampler
 from . import adam
-from .config import RunConfig
-from .errors import TrainingError
-from .parts import Parts
+from .directory import RunDirectory
 from .progress import Progress
-from .run_directory import RunDirectory
 from .state import Best, State
-from .tasks import TaskSampler
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..edge.cost import Layer
-from ..edge.inputs import InputSpec, Spec, spec_from_json
-from .amortized import Learner, Modules
-from .assemble import assemble, parts_of
-from .config import RunConfig
-from .errors import ConfigError
-from .gradient_parts import GradientParts
-from .learner_parts import LearnerParts
-from .outer import Meta
-from .parts import Parts
-from .run_directory import RunDirectory, read_config
-from .score import Score
+from ...edge.cost import Layer
+from ...edge.inputs import InputSpec, Spec, spec_from_json
+from ..amortized import Learner, Modules
+from ..assemble import assemble, parts_of
+from ..config import RunConfig
+from ..errors import ConfigError
+from ..gradient_parts import GradientParts
+from ..learner_parts import LearnerParts
+from ..outer import Meta
+from ..parts import Parts
+from ..score import Score
+from .directory import RunDirectory, read_config
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A process that takes the first steps of runs and says what memory they took; see `memory_budget`.
+"""A process that takes the first steps of runs and says what memory they took; see `memory.budget`.
 
 Reads {"threads": n, "jobs": [configuration, ...]} from stdin; writes one JSON object per job to stdout.
 """
@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from .assemble import fixed_sampler, load_split, parts_of, training_sampler
-from .config import RunConfig
-from .errors import ConfigError
-from .loop import Job, begin, run
-from .memory import keep_freed_memory
+from ..assemble import fixed_sampler, load_split, parts_of, training_sampler
+from ..config import RunConfig
+from ..errors import ConfigError
+from ..run.directory import RunDirectory
+from ..run.loop import Job, begin, run
+from ..run.progress import Progress
+from .allocator import keep_freed_memory
 from .peak import peak_bytes, reset_peak
-from .progress import Progress
-from .run_directory import RunDirectory
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from ..edge.units import format_bytes
-from .config import RunConfig
-from .errors import ConfigError
-from .lite import LiteConfig
-from .settings import to_table
-from .tables import merge
+from ...edge.units import format_bytes
+from ..config import RunConfig
+from ..errors import ConfigError
+from ..lite import LiteConfig
+from ..settings.tables import merge
+from ..settings.typed import to_table
 
 PROBES = (1, 2, 4, 8)
 LARGEST_CHUNK = 40
@@ -199,7 +199,7 @@ def probe_steps(config: RunConfig, settings: Sequence[LiteConfig], whole: bool) 
     jobs = [merge(to_table(replace(config, lite=lite)), _shortened(config, lite, whole)) for lite in settings]
     given = json.dumps({"threads": torch.get_num_threads(), "jobs": jobs})
     child = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.memory_probe"],
+        [sys.executable, "-m", f"{__package__}.probe"],
         input=given,
         capture_output=True,
         text=True,

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
+from ..files import replacing
+from ..outer import Meta
 from .adam import AdamState
-from .errors import ConfigError
-from .files import replacing
-from .outer import Meta
 
 FORMAT = 2
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from .losses import CROSS_ENTROPY, Loss
+from ..losses import CROSS_ENTROPY, Loss
 from .state import State
 
 FIRST_GUESS_AFTER = 5

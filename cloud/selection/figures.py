@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..edge.cost import Layer
-from .assemble import draw_all, fixed_sampler, load_split
-from .errors import ConfigError
-from .inner.device import Adapted, adapt
-from .inner.network import Network
-from .outer import Batch, Meta, MethodConfig
-from .trained_run import TrainedRun, load_run
+from ...edge.cost import Layer
+from ..assemble import draw_all, fixed_sampler, load_split
+from ..errors import ConfigError
+from ..inner.device import Adapted, adapt
+from ..inner.network import Network
+from ..outer import Batch, Meta, MethodConfig
+from ..run.trained import TrainedRun, load_run
 
 PAIRING_SEED = 0
 

@@ -13,12 +13,12 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from .config import RunConfig, differences
-from .errors import ConfigError
-from .files import PARTIAL, replace_bytes, replace_text
-from .settings import to_table
+from ..config import RunConfig, differences
+from ..errors import ConfigError
+from ..files import PARTIAL, replace_bytes, replace_text
+from ..settings.tables import read_toml, write_toml
+from ..settings.typed import to_table
 from .state import State, load_checkpoint, save_checkpoint
-from .tables import read_toml, write_toml
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A run from its first outer step to the finished run on disk, and back from there."""

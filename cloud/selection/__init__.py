@@ -1,0 +1,1 @@
+"""What adaptation updates (p-Meta, figure 5): measured, and drawn."""
