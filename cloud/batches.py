@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -22,6 +23,30 @@ def draw(sampler: TaskSampler, first: int, count: int) -> Batch:
     tasks = sampler.batch(first, count)
     tensors = map(torch.from_numpy, (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y))
     return Batch(*tensors, keys=tuple((sampler.seed, index) for index in range(first, first + count)))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Tasks first .. first+count-1 of a sampler, see `Tasks`: only those of a chunk are in memory.
+
+    Attributes:
+        sampler: their source.
+        first: number of the first.
+        count: how many.
+        device: where their tensors go.
+    """
+
+    sampler: TaskSampler
+    first: int
+    count: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return self.count
+
+    def chunk(self, start: int, stop: int) -> Batch:
+        """See `Tasks.chunk`."""
+        return draw(self.sampler, self.first + start, stop - start).to(self.device)
 
 
 def chunk_of(sampler: TaskSampler) -> int:

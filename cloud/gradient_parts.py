@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..edge.inputs import Spec
-from .batches import draw, draw_all
+from .batches import Drawn, draw_all
 from .calibrate import Calibration, calibrate
 from .config import RunConfig
 from .initial import with_weights
@@ -51,8 +51,8 @@ class GradientParts:
 
     def meta_gradient(self, meta: Meta, tasks: TaskSampler, first: int, progress: float) -> MetaGradient:
         """See `Parts`."""
-        batch = draw(tasks, first, self.config.train.tasks_per_step)
-        return self.method.meta_gradient(meta, batch.to(_device(meta)), progress)
+        drawn = Drawn(tasks, first, self.config.train.tasks_per_step, _device(meta))
+        return self.method.meta_gradient(meta, drawn, progress)
 
     def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
         """See `Parts`."""

@@ -125,7 +125,7 @@ class Amortized(ABC):
         """
         learned = {name: value.detach().requires_grad_() for name, value in meta.learned.items()}
         episode = self._episode({**meta.fixed, **learned}, task)
-        if exact is None and (self.lite.h is not None or chosen is not None):
+        if exact is None and (episode.fixed_features or self.lite.h is not None or chosen is not None):
             exact = episode.exact()
         grads = {name: torch.zeros_like(value) for name, value in learned.items()}
         metrics, count = dict.fromkeys(METRICS, 0.0), len(task.query)

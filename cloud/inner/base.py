@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -52,6 +52,15 @@ class Batch:
             for y in (self.support_y, self.query_y)
         )
         return Batch(support, next(answers), query, next(answers), keys=self.keys)
+
+
+class Tasks(Protocol):
+    """The tasks of an outer step, which are taken chunk by chunk: a `Batch`, or what draws them meanwhile."""
+
+    def __len__(self) -> int: ...
+
+    def chunk(self, start: int, stop: int) -> Batch:
+        """The tasks start..stop-1, where the meta-parameters are."""
 
 
 @dataclass(frozen=True)

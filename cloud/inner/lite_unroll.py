@@ -106,14 +106,17 @@ class LiteUnroll(Unroll):
 
     def _sums_at(self, weights: Weights, k: int) -> Sums:
         fixed = {name: value.detach() for name, value in weights.items()}
-        every = [_detached(self._sums(fixed, *part, graph=False)) for part in self._all]
-        exact = every[0]
-        for more in every[1:]:
-            exact = _both(exact, more)
+        first, *others = self._all
+        exact = self._exact(fixed, first)
+        for part in others:
+            exact = _both(exact, self._exact(fixed, part))
         if self._first_order and not self._scores.watched:
             return exact  # no graph to make
         chosen = self._sums(weights, *self._drawn(k), graph=not self._first_order)
         return _both(exact, _zero_with_gradient(chosen))
+
+    def _exact(self, weights: Weights, part: _Part) -> Sums:
+        return _detached(self._sums(weights, *part, graph=False))
 
     @cached_property
     def _all(self) -> list[_Part]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.base import Batch, Meta, MethodConfig, Tasks
 from ..inner.network import Network
 from ..lite import LiteConfig
 from ..settings.tables import literal
@@ -22,6 +22,7 @@ __all__ = [
     "MetaGradient",
     "Method",
     "MethodConfig",
+    "Tasks",
     "open_layers",
     "refuse_unused",
 ]
@@ -76,7 +77,7 @@ class Method(Protocol):
     def init(self, seed: int) -> Meta:
         """Fresh meta-parameters; the same seed gives the same numbers."""
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean outer gradient over the batch's tasks; progress in [0, 1] is the share of training done."""
 
     def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:

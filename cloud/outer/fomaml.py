@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..inner.base import Batch, Meta
+from ..inner.base import Batch, Meta, Tasks
 from .base import ChunkSums, MetaGradient
 from .descent import descend, query_gradient, start_descent
 from .gradient import mean_gradient, step_weights
@@ -23,10 +23,10 @@ class Fomaml(Maml):
     summary: ClassVar[str] = "MAML without second derivatives: the query gradient at the adapted weights"
     uses: ClassVar[frozenset[str]] = frozenset()
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean over tasks of sum_k v_k * grad loss_Q(w_k), v_K = 1 alone here."""
         weights = step_weights(self.config, progress)
-        return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part, weights))
+        return mean_gradient(self.config, meta, tasks, lambda part: self._sums(meta, part, weights))
 
     def _sums(self, meta: Meta, batch: Batch, step_weights: Sequence[float]) -> ChunkSums:
         unroll = start_descent(self.network, self.config, meta, batch)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.base import Batch, Meta, MethodConfig, Tasks
 from ..inner.network import Network
 from ..lite import LiteConfig
 from .base import ChunkSums, MetaGradient, open_layers
@@ -40,7 +41,7 @@ class OuterGradient:
         self._config = config
         self._compiled = CompiledSums(network, config, lite) if config.compile_steps else None
 
-    def __call__(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def __call__(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """At these meta-parameters; progress in [0, 1] is the share of training done."""
         config = self._config
         first_order = config.first_order or progress < config.first_order_until
@@ -53,26 +54,37 @@ class OuterGradient:
                 return (replayed if first_order else swept_back)(*self._of, meta, part, weights)
             return unrolled_sums(*self._of, meta, layers, part, weights, first_order)
 
-        return mean_gradient(config, meta, batch, sums)
+        return mean_gradient(config, meta, tasks, sums)
 
 
 def mean_gradient(
-    config: MethodConfig, meta: Meta, batch: Batch, sums: Callable[[Batch], ChunkSums]
+    config: MethodConfig, meta: Meta, tasks: Tasks, sums: Callable[[Batch], ChunkSums]
 ) -> MetaGradient:
-    """Mean over all tasks of what `sums` adds up over a chunk's, clamped per element where that is set."""
-    starts = range(0, len(batch), config.tasks_per_chunk)
-    parts = [sums(batch.chunk(start, start + config.tasks_per_chunk)) for start in starts]
-    total = {
-        name: torch.stack([part.grads[name] for part in parts]).sum(0) / len(batch) for name in meta.learned
-    }
+    """Mean over all tasks of what `sums` adds up over a chunk's, clamped per element where that is set.
+
+    The memory is that of one chunk and of one gradient, however many tasks there are.
+    """
+    total: dict[str, Tensor] = {}
+    parts = list[ChunkSums]()
+    for start in range(0, len(tasks), config.tasks_per_chunk):
+        stop = min(start + config.tasks_per_chunk, len(tasks))
+        parts.append(_moved(sums(tasks.chunk(start, stop)), total))
+    total = {name: total[name] / len(tasks) for name in meta.learned}
     if config.gradient_clamp is not None:
         total = {name: clamped(value, config.gradient_clamp) for name, value in total.items()}
     metrics = {
-        name: sum(float(part.metrics[name]) for part in parts) / len(batch) for name in parts[0].metrics
+        name: sum(float(part.metrics[name]) for part in parts) / len(tasks) for name in parts[0].metrics
     }
     metrics["active_layers"] = float(meta.updated.sum())
-    benefit = torch.stack([part.benefit for part in parts]).sum(0) / len(batch)
+    benefit = torch.stack([part.benefit for part in parts]).sum(0) / len(tasks)
     return MetaGradient(total, metrics, benefit)
+
+
+def _moved(part: ChunkSums, total: dict[str, Tensor]) -> ChunkSums:
+    """Add a chunk's gradients to the total; the rest of what it gave."""
+    for name, value in part.grads.items():
+        total[name] = total[name] + value if name in total else value
+    return replace(part, grads={})
 
 
 def clamped(value: Tensor, limit: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..inner.base import Batch, Meta
+from ..inner.base import Meta, Tasks
 from .base import MetaGradient
 from .gradient import mean_gradient
 from .implicit import LowerLevel, implicit_sums
@@ -25,13 +25,13 @@ class Imaml(Maml):
     )
     uses: ClassVar[frozenset[str]] = frozenset({"prox", "cg_steps", "cg_damping"})
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean over tasks of the implicit gradient."""
         every = tuple(range(len(self.network.layers)))
         lower = LowerLevel(every, self.config.prox, self.config.cg_damping)
         return mean_gradient(
             self.config,
             meta,
-            batch,
+            tasks,
             lambda part: implicit_sums(self.network, self.config, meta, part, lower),
         )

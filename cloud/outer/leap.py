@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..inner.base import Batch, Meta
+from ..inner.base import Batch, Meta, Tasks
 from .base import ChunkSums, MetaGradient
 from .descent import descend, flattened, query_metrics, start_descent, unflattened
 from .gradient import mean_gradient
@@ -26,9 +26,9 @@ class Leap(Maml):
     summary: ClassVar[str] = "shortens the paths of adaptation on the loss surfaces; no second derivatives"
     uses: ClassVar[frozenset[str]] = frozenset()
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean over tasks of the path length's gradient."""
-        return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part))
+        return mean_gradient(self.config, meta, tasks, lambda part: self._sums(meta, part))
 
     def _sums(self, meta: Meta, batch: Batch) -> ChunkSums:
         unroll = start_descent(self.network, self.config, meta, batch)

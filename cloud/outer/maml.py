@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.base import Meta, MethodConfig, Tasks
 from ..inner.constant_scores import CHANNELS
 from ..inner.lite_unroll import refuse_lite
 from ..inner.network import Network
@@ -48,9 +48,9 @@ class Maml:
         shape = (self.config.inner_steps, len(self.network.layers))
         return Meta(self.network.weights(), {"alpha": torch.full(shape, self.config.inner_step_size)})
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean outer gradient over the batch's tasks."""
-        return self._outer_gradient(meta, batch, progress)
+        return self._outer_gradient(meta, tasks, progress)
 
     def after_step(self, meta: Meta, result: MetaGradient, progress: float) -> Meta:
         """Nothing to project."""

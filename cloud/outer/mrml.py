@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.base import Batch, Meta, MethodConfig, Tasks
 from ..inner.network import Network
 from ..lite import LiteConfig
 from .base import ChunkSums, MetaGradient
@@ -51,9 +51,9 @@ class Mrml(Maml):
         zeros = {name: torch.zeros_like(meta.learned[name]) for name in self._zeros}
         return Meta({**meta.learned, **zeros}, {"alpha": meta.alpha * adapts})
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean over tasks of the implicit gradient; exactly 0 for a head that starts at u_0 = 0."""
-        return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part))
+        return mean_gradient(self.config, meta, tasks, lambda part: self._sums(meta, part))
 
     def _sums(self, meta: Meta, batch: Batch) -> ChunkSums:
         lower = LowerLevel(self._layers, self.config.mu)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..inner.attention import init_attention, slots
-from ..inner.base import Batch, Meta, MethodConfig
+from ..inner.base import Meta, MethodConfig, Tasks
 from ..inner.constant_scores import init_channels
 from ..inner.network import Network
 from ..lite import LiteConfig
@@ -61,9 +61,9 @@ class PMeta(Maml):
             learned |= init_channels(layers)
         return Meta(learned, {"open": torch.ones(len(layers)), "benefit": torch.zeros(len(layers))})
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean outer gradient over the tasks plus the penalty's, which starts after the warm-up."""
-        result = self._outer_gradient(meta, batch, progress)
+        result = self._outer_gradient(meta, tasks, progress)
         if progress < self.config.warmup_fraction:
             return result
         penalty = self.config.penalty_strength * self._penalty.gradient(self.network.layers, meta.alpha)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from ..inner.base import Batch, Meta
+from ..inner.base import Batch, Meta, Tasks
 from .base import ChunkSums, MetaGradient
 from .descent import descend, query_metrics, start_descent
 from .gradient import mean_gradient
@@ -23,9 +23,9 @@ class Reptile(Maml):
     )
     uses: ClassVar[frozenset[str]] = frozenset()
 
-    def meta_gradient(self, meta: Meta, batch: Batch, progress: float) -> MetaGradient:
+    def meta_gradient(self, meta: Meta, tasks: Tasks, progress: float) -> MetaGradient:
         """Mean over tasks of w - w_K."""
-        return mean_gradient(self.config, meta, batch, lambda part: self._sums(meta, part))
+        return mean_gradient(self.config, meta, tasks, lambda part: self._sums(meta, part))
 
     def _sums(self, meta: Meta, batch: Batch) -> ChunkSums:
         unroll = start_descent(self.network, self.config, meta, batch)

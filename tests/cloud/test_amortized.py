@@ -134,6 +134,14 @@ def test_support_is_taken_in_chunks_and_every_batch_and_level_has_an_h_of_its_ow
     assert all(rows not in first for rows in Watched.taken[8:])
 
 
+@pytest.mark.parametrize("name", FILM)
+def test_features_that_nothing_learned_changes_are_computed_once_for_all_query_batches(name):
+    learner, meta = learner_of(name, LiteConfig(query_batch=1, chunk=4), film=False)
+    Watched.taken.clear()
+    learner.task_gradient(meta, task(samples=Watched))
+    assert Watched.taken == [[0, 1, 2, 3], [4, 5]]
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("lite", [LiteConfig(chunk=4), LiteConfig(chunk=1, query_batch=3)], ids=["4", "1"])
 def test_logits_do_not_depend_on_chunks_and_leave_no_graph(name, lite):

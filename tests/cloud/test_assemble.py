@@ -126,6 +126,25 @@ def test_batches_are_the_samplers_tasks_a_few_at_a_time(recipe: Path, stripes: P
     assert torch.equal(draw(sampler, 3, 3).query_x, batches[1].query_x)
 
 
+def test_an_outer_step_draws_a_chunk_of_tasks_at_a_time(
+    recipe: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"data.root": str(stripes), "train.tasks_per_step": 5, "method.tasks_per_chunk": 2}
+    config = RunConfig.from_table(read_recipe(str(recipe)), own)
+    sampler = training_sampler(config)
+    parts = assemble(config, sampler.spec)
+    meta = parts.init()
+    expected = parts.method.meta_gradient(meta, draw(sampler, 10, 5), 0.0)
+    asked, batch = list[tuple[int, int]](), sampler.batch
+    monkeypatch.setattr(
+        sampler, "batch", lambda first, count: asked.append((first, count)) or batch(first, count)
+    )
+    found = parts.meta_gradient(meta, sampler, 10, 0.0)
+    assert asked == [(10, 2), (12, 2), (14, 1)]
+    assert found.metrics == expected.metrics
+    assert all(torch.equal(value, expected.grads[name]) for name, value in found.grads.items())
+
+
 def test_training_tasks_may_have_other_shots_and_queries_than_those_a_run_is_judged_by(
     recipe: Path, stripes: Path
 ) -> None:

@@ -16,6 +16,7 @@ from edge_adapt.cloud.lite import LiteConfig
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS, Batch, Meta, Method
 from edge_adapt.cloud.score import measure
+from torch import nn
 
 from ..conftest import benchmark_module
 from .plain import random_batch, small_network
@@ -88,6 +89,31 @@ def test_with_lite_memory_hardly_grows_with_the_support_set():
         "the exact gradient's does"
     )
     assert peak_with_lite(200, part) <= peak_with_lite(200, LiteConfig()) / 8
+
+
+@cache
+def heavy_peak(tasks: int, samples: int, **lite: int) -> int:
+    """First-order MAML, one step, task by task; a million weights that three samples need few values for."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(128, 1024), nn.ReLU(), nn.Linear(1024, 900))
+    config = MethodConfig(inner_steps=1, first_order=True, tasks_per_chunk=1)
+    method = METHODS["maml"](Network(module.double(), (2, 8, 8)), config, LiteConfig(**lite))
+    keys = tuple((0, index) for index in range(tasks))
+    batch = replace(random_batch(tasks=tasks, samples=samples, queries=3), keys=keys)
+    meta = method.init(0).to(torch.float64)
+    method.meta_gradient(meta, batch, 0.0)
+    return highest(method, meta, batch)
+
+
+def test_with_lite_memory_does_not_grow_with_the_pieces_of_a_support_set() -> None:
+    assert heavy_peak(1, 60, h=3, chunk=3, query_batch=3) <= 1.05 * heavy_peak(
+        1, 6, h=3, chunk=3, query_batch=3
+    )
+
+
+def test_memory_does_not_grow_with_the_tasks_of_an_outer_step() -> None:
+    assert heavy_peak(12, 3) <= 1.05 * heavy_peak(2, 3)
 
 
 def test_every_method_but_those_that_differentiate_through_the_steps_is_flat() -> None:
