@@ -21,6 +21,7 @@ from .bundle import (
     read_bundle,
     write_adapted,
 )
+from .bundle.manifest import MOST_SAMPLES
 from .engines import Engine, Samples, default_engine, engine_named
 from .errors import UsageError
 from .inputs import SupportSet, query_from_arrays, support_from_arrays
@@ -77,7 +78,7 @@ class Bundle:
         return Request(
             None if memory_budget is None else parse_bytes(memory_budget),
             None if dynamic_budget is None else parse_bytes(dynamic_budget),
-            _count("samples", manifest.samples if samples is None else samples),
+            _count("samples", manifest.samples if samples is None else samples, MOST_SAMPLES),
             _count("steps", manifest.steps if steps is None else steps),
         )
 
@@ -312,7 +313,9 @@ class AdaptedModel:
         write_adapted(Path(path), self.adapted)
 
 
-def _count(name: str, value: int) -> int:
+def _count(name: str, value: int, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name}: expected a positive integer, got {value!r}")
+    if most is not None and value > most:
+        raise UsageError(f"{name}: expected at most {most}, got {value}")
     return value

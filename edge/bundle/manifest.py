@@ -14,6 +14,7 @@ from ..losses import LOSSES
 FORMAT = 1
 GRADIENT, PROTOTYPES, CNAPS, SIMPLE_CNAPS = KINDS = ("gradient", "prototypes", "cnaps", "simple-cnaps")
 LAYER_KINDS = ("conv", "fc", "norm", "affine", "slope", "log-std", "film", "mahalanobis")
+MOST_SAMPLES = 10_000_000
 REQUIRED_FILES = ("program.json", "weights.safetensors")
 
 
@@ -104,7 +105,7 @@ def manifest_from_json(data: Mapping[str, Any], where: str = "manifest.json") ->
         input=spec_from_json(read.table("input")),
         classes=read.count("classes", 1),
         steps=read.count("steps", 1),
-        samples=read.count("samples", 1),
+        samples=read.count("samples", 1, MOST_SAMPLES),
         layers=_layers(read.listed("layers"), where, read.count("steps", 1)),
         files=_files(read.table("files"), where),
         provenance=read.table("provenance"),
@@ -124,10 +125,9 @@ class _Fields:
     def one_of(self, key: str, choices: tuple[str, ...]) -> str:
         return str(self._get(key, lambda value: value in choices, f"one of {', '.join(choices)}"))
 
-    def count(self, key: str, minimum: int = 0) -> int:
-        return int(
-            self._get(key, lambda value: _is_count(value, minimum), f"an integer of at least {minimum}")
-        )
+    def count(self, key: str, minimum: int = 0, maximum: int | None = None) -> int:
+        expected = f"an integer of at least {minimum}" + (f" and at most {maximum}" if maximum else "")
+        return int(self._get(key, lambda value: _is_count(value, minimum, maximum), expected))
 
     def table(self, key: str) -> dict[str, Any]:
         return dict(self._get(key, lambda value: isinstance(value, dict), "an object"))
@@ -154,8 +154,10 @@ class _Fields:
         return self.data[key]
 
 
-def _is_count(value: Any, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+def _is_count(value: Any, minimum: int, maximum: int | None = None) -> bool:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return value >= minimum and (maximum is None or value <= maximum)
 
 
 def _is_benefit(value: Any) -> bool:

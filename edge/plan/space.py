@@ -6,6 +6,7 @@ move the logits less (benchmarks/byte_storage.py measures both, docs/memory.md h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -105,4 +106,5 @@ def space_of(samples: int, fixed: Fixed) -> Space:
 
 def micro_batches(samples: int) -> list[int]:
     """Return for every possible number of passes the smallest micro-batch that needs no more."""
-    return sorted({-(-samples // passes) for passes in range(1, samples + 1)})
+    root = math.isqrt(samples - 1)
+    return sorted({1}.union(*({n + 1, (samples - 1) // n + 1} for n in range(1, root + 1))))

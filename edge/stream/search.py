@@ -17,7 +17,6 @@ from ..plan.fitting import Fitting
 from ..plan.freezing import Freezing
 from ..plan.offsets import ALIGNMENT
 from ..plan.plan import Plan, arena_layout, fullest_terms
-from ..plan.space import micro_batches
 from ..plan.static import StaticBytes
 from ..plan.work import program_macs
 from .passes import KEPT, LABEL_BYTES, NAME_BYTES, Passes
@@ -124,7 +123,8 @@ class StreamSearch(Fitting[Candidate]):
         super().__init__()
         held = sample_bytes + decode_bytes + samples * (LABEL_BYTES + NAME_BYTES)
         families = [Family(passes, samples, held, tiling) for tiling in TILINGS]
-        sizes = [size for size in micro_batches(samples) if size <= MOST_AT_ONCE]
+        few = range(1, MOST_AT_ONCE + 1)
+        sizes = [size for size in few if -(-samples // -(-samples // size)) == size]
         self._every = [Candidate(family, size) for family in families for size in sizes]
 
     def best(self, budgets: Budgets) -> Candidate | None:

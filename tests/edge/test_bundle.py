@@ -124,6 +124,7 @@ def test_a_malformed_program_is_one_clear_error(bundle: Path) -> None:
         ("classes", 7, "7 classes, but program.json has logits"),
         ("steps", 4, "4 steps, but program.json has 3"),
         ("samples", "25", "'samples': expected an integer"),
+        ("samples", 10**9, "'samples': expected .* at most 10000000, got 1000000000"),
         ("input", {"channels": 1}, "fields missing or unknown"),
         ("layers", [], r"layers \[\], but program.json has"),
         ("layers", [3], r"layers\[0\]: 'name' is missing"),

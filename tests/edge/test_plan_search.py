@@ -212,3 +212,11 @@ def test_planning_four_convolutions_with_25_samples_takes_less_than_a_second(bud
 def test_only_micro_batches_that_save_a_pass_are_tried() -> None:
     assert micro_batches(25) == [1, 2, 3, 4, 5, 7, 9, 13, 25]
     assert micro_batches(1) == [1]
+    for samples in range(1, 130):
+        assert micro_batches(samples) == sorted({-(-samples // n) for n in range(1, samples + 1)})
+
+
+def test_the_micro_batches_of_a_hundred_million_samples_are_found_at_once() -> None:
+    started = time.process_time()
+    assert len(micro_batches(10**8)) < 20_001
+    assert time.process_time() - started < 1

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from edge_adapt.edge import Bundle
 from edge_adapt.edge.engines import default_engine
-from edge_adapt.edge.errors import BudgetError
+from edge_adapt.edge.errors import BudgetError, UsageError
 from edge_adapt.edge.inputs import InputSpec, read_support
 from PIL import Image
 from torch import nn
@@ -134,6 +134,14 @@ def test_hundreds_of_samples_take_no_more_than_their_names(home: Path) -> None:
     leanest = bundle.frontier(samples=1000)[-1]
     assert leanest.planned_peak_bytes - bundle.frontier(samples=20)[-1].planned_peak_bytes == 980 * 208
     assert max(few.micro_batch, many.micro_batch) <= 64
+
+
+def test_a_plan_for_ten_million_samples_is_made_at_once_and_more_are_refused(home: Path) -> None:
+    bundle, started = Bundle.open(home / "cnaps"), time.process_time()
+    assert bundle.plan(samples=10_000_000).micro_batch <= 64
+    assert time.process_time() - started < 5
+    with pytest.raises(UsageError, match="samples: expected at most 10000000, got 10000001"):
+        bundle.plan(samples=10_000_001)
 
 
 def test_more_samples_than_planned_for_are_welcome(home: Path, tmp_path: Path) -> None:
