@@ -7,12 +7,14 @@ a palette, transparency (flattened on white), a camera's orientation. Anything e
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import SupportError
 from . import price
@@ -22,6 +24,8 @@ _FILTERS = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 _EXPANDED = {"1": "L", "P": "RGB", "PA": "RGBA"}
 _NAMES = {"L": "grey", "LA": "grey with alpha", "RGB": "RGB", "RGBA": "RGB with alpha"}
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM")
+TEXT_BYTES = 2 << 20
+"""The most that the texts before a PNG's pixels may hold."""
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,7 +73,7 @@ def decode(path: Path, spec: InputSpec, out: NDArray[np.uint8]) -> None:
         turn = _orientation(image)
         image.draft(None, _target_size(image, spec))
         try:
-            image.load()
+            _load(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise SupportError(f"{path}: cannot be decoded ({error}); replace or remove it") from None
         sample = _resized(_expanded(image), _target_size(image, spec), spec)
@@ -77,6 +81,17 @@ def decode(path: Path, spec: InputSpec, out: NDArray[np.uint8]) -> None:
             sample = sample.transpose(_TURNS[turn])
         flat = _flattened(sample).convert("L" if spec.channels == 1 else "RGB")
         out[...] = np.asarray(flat).reshape(out.shape)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels; what a PNG holds behind them is not read, however large it would become."""
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        image.load_end = _nothing  # type: ignore[method-assign]
+    image.load()
+
+
+def _nothing() -> None:
+    """Take the place of a Pillow hook."""
 
 
 def _opened(path: Path) -> Image.Image:
@@ -101,8 +116,8 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _open_strictly(path: Path) -> Image.Image:
-    """Open a file and read its orientation; what Pillow would only warn of is an error."""
-    with warnings.catch_warnings():
+    """Open a file and read its orientation; what Pillow would only warn of is an error, and so is much text."""
+    with warnings.catch_warnings(), _little_text():
         warnings.simplefilter("error")
         image = Image.open(path, formats=_FORMATS)
         try:
@@ -111,6 +126,17 @@ def _open_strictly(path: Path) -> Image.Image:
             image.close()
             raise
     return image
+
+
+@contextmanager
+def _little_text() -> Iterator[None]:
+    """Have Pillow stop unpacking a PNG's texts at `TEXT_BYTES`: they are unpacked before they can be priced."""
+    before = PngImagePlugin.MAX_TEXT_MEMORY
+    PngImagePlugin.MAX_TEXT_MEMORY = TEXT_BYTES
+    try:
+        yield
+    finally:
+        PngImagePlugin.MAX_TEXT_MEMORY = before
 
 
 def _fault(image: Image.Image) -> str | None:

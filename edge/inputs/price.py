@@ -83,6 +83,7 @@ def _first_scan_components(file: BinaryIO) -> int:
 
 
 def _metadata_bytes(image: Image.Image) -> int:
-    """Return the bytes of comments, profiles and thumbnails that Pillow keeps beside the pixels."""
+    """Return the bytes of comments, profiles, thumbnails and unknown chunks that Pillow keeps beside the pixels."""
     kept = [*image.info.values(), *(segment for _, segment in getattr(image, "applist", []))]
+    kept += (chunk[1] for chunk in getattr(image, "private_chunks", []))
     return sum(len(value) for value in kept if isinstance(value, (bytes, str)))
