@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -97,8 +98,9 @@ class Amortized(ABC):
 
     @torch.no_grad()
     def logits(self, meta: Meta, task: Task) -> Tensor:
-        """Logits of all queries, (M, ways), after the whole support set was seen; without graph."""
-        episode = self._episode({**meta.fixed, **meta.learned}, task)
+        """Logits of all queries, (M, ways), after the whole support set was seen; no graph, in float32 as devices."""
+        as_device = replace(self.lite, precision="float32")
+        episode = self._episode({**meta.fixed, **meta.learned}, task, as_device)
         exact = episode.exact()
         film = None if exact.embeddings is None else episode.film_of(exact.embeddings)
         size = self.lite.query_batch or self.lite.chunk or len(task.query)
@@ -149,8 +151,9 @@ class Amortized(ABC):
             torch.manual_seed(seed)
             return self.build(copy.deepcopy(self._extractor), self._features).in_eval_mode()
 
-    def _episode(self, weights: dict[str, Tensor], task: Task) -> Episode:
-        return Episode(self.modules, weights, self.lite, task, self.frozen and not self.modules.films)
+    def _episode(self, weights: dict[str, Tensor], task: Task, lite: LiteConfig | None = None) -> Episode:
+        fixed_features = self.frozen and not self.modules.films
+        return Episode(self.modules, weights, lite or self.lite, task, fixed_features)
 
     def _drawn(self, task: Task, batch: int, level: int) -> Subset | None:
         """H of one level for one batch of queries."""

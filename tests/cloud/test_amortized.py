@@ -183,6 +183,15 @@ def test_bfloat16_keeps_weights_and_gradients_in_float32_and_the_loss_close(name
     assert torch.cosine_similarity(a, b, dim=0) > 0.98
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_learner_trained_in_bfloat16_is_measured_as_the_device_computes(name):
+    learner, meta = learner_of(name)
+    meta = meta.to(torch.float32)
+    half, _ = learner_of(name, LiteConfig(precision="bfloat16"))
+    assert torch.equal(half.logits(meta, task()), learner.logits(meta, task()))
+    assert not torch.equal(half.exact(meta, task()).features, learner.exact(meta, task()).features)
+
+
 def test_without_films_simple_cnaps_has_nothing_to_learn_and_cnaps_its_head():
     learner, meta = learner_of("simple-cnaps", LiteConfig(h=2), film=False)
     assert meta.learned == {}
