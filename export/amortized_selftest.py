@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..edge.reference.interpret import interpret
-from .selftest import SEED, digest, random_samples
+from .selftest import ENTRIES, SEED, random_samples
 
 if TYPE_CHECKING:
     from .amortized import AmortizedSource, Part
@@ -27,6 +27,8 @@ LABELS = (0, 1, 2, 0, 1, 0)
 def amortized_selftest(source: AmortizedSource, head: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Tensors of `selftest.safetensors`: samples, labels, norms and entries of what is written and of the logits.
 
+    Of the head, and of the logits, only what belongs to the classes in use.
+
     Args:
         source: the networks.
         head: names of the head's two parameters.
@@ -37,12 +39,22 @@ def amortized_selftest(source: AmortizedSource, head: Sequence[str]) -> dict[str
     films = {} if source.generator is None else _films(source, inputs)
     features = _features(source, inputs, films)
     params, logits = _head(source, features, labels)
-    written = (_padded(source, value) for value in params)
-    expected = {**films, **dict(zip(head, written, strict=True)), "logits": logits}
+    expected = {**films, **dict(zip(head, params, strict=True)), "logits": logits}
     tests: dict[str, NDArray[Any]] = {"images": images, "labels": labels.numpy()}
     for name, value in expected.items():
-        tests |= digest(name, value.flatten())
+        tests |= _digest(name, value.flatten())
     return tests
+
+
+def _digest(name: str, values: Tensor) -> dict[str, NDArray[Any]]:
+    """Norm, and entries at floor(i * size / count) + i mod floor(size / count), of a flat tensor."""
+    count = min(ENTRIES, len(values))
+    numbers = torch.arange(count)
+    chosen = values[numbers * len(values) // count + numbers % (len(values) // count)]
+    return {
+        f"norm::{name}": np.array([values.norm()], np.float32),
+        f"entries::{name}": chosen.numpy().astype(np.float32),
+    }
 
 
 def _run(part: Part, inputs: Tensor) -> Tensor:
@@ -94,12 +106,9 @@ def _head(source: AmortizedSource, features: Tensor, labels: Tensor) -> tuple[tu
         row = _run(source.head, means)
         weight, bias = row[:, :-1], row[:, -1]
     else:
-        weight, bias = 2 * means, -means.square().sum(1)
+        away = means - means.mean(0)
+        weight, bias = 2 * away, -(away * (means + means.mean(0))).sum(1)
     return (weight, bias), features @ weight.T + bias
-
-
-def _padded(source: AmortizedSource, value: Tensor) -> Tensor:
-    return torch.cat([value, value.new_zeros(source.classes - len(value), *value.shape[1:])])
 
 
 def _inverse_factor(features: Tensor, own: Tensor) -> Tensor:

@@ -17,6 +17,15 @@ from ..plan import Plan
 from .adaptation import adapt_stream
 
 
+def entry_indices(count: int, size: int) -> NDArray[np.int64]:
+    """Return the flat indices of `count` entries of a tensor of `size`: one of each of as many equal parts.
+
+    Every one lies one further in its part than the one before, so they are not all in one column of a matrix.
+    """
+    numbers = np.arange(count, dtype=np.int64)
+    return numbers * size // count + numbers % max(1, size // count)
+
+
 def written(
     files: BundleFiles, engine: PlannedEngine, plan: Plan, support: SupportSet, test: TensorFile
 ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any], float]]:
@@ -28,7 +37,10 @@ def written(
     with np.errstate(over="ignore", invalid="ignore"):
         updated = adapt_stream(files, engine, plan, support, Hooks()).updated
         logits = engine.predict(files.program, Overlay(files.weights, updated), support)
-    found = {**updated, "logits": logits[:, : len(support.class_names)]}
+    assert files.streams is not None
+    used = len(support.class_names)
+    head = {name: updated[name][:used] for name in files.streams.head.params}
+    found = {**updated, **head, "logits": logits[:, :used]}
     for name, expected in ((name, test.copy(name)) for name in test.entries if name.startswith("entries::")):
         param = name.removeprefix("entries::")
         if param not in found:
@@ -36,5 +48,5 @@ def written(
         flat = found[param].reshape(-1)
         norm = float(test.copy(f"norm::{param}")[0])
         yield f"norm of {param}", np.array([norm]), np.array([np.linalg.norm(flat.astype(np.float64))]), norm
-        entries = flat[np.arange(len(expected)) * len(flat) // len(expected)]
+        entries = flat[entry_indices(len(expected), len(flat))]
         yield f"entries of {param}", expected, entries, float(np.abs(expected).max())
