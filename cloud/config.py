@@ -237,9 +237,6 @@ class RunConfig:
         expected = f"one of {', '.join(BACKBONES)}, timm:NAME, or your own as package.module:Name"
         _check("backbone", known, expected, self.backbone)
         self.task.check_fits(self.loss)
-        for name in ("stratified", "control_variate"):
-            if getattr(self.lite, name) and self.lite.h is None:
-                raise ConfigError(f"lite.{name}: true would have no effect, it needs lite.h")
 
     @property
     def loss(self) -> Loss:
@@ -257,8 +254,8 @@ def known_datasets() -> tuple[str, ...]:
     return tuple(name.lower() for name in describe_datasets())
 
 
-def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Settings that differ in a way that changes numbers, as "name: old -> new"."""
+def differences(old: object, new: object) -> list[str]:
+    """Settings of two configurations that differ in a way that changes numbers, as "name: old -> new"."""
     before, after = flatten(to_table(old)), flatten(to_table(new))
     names = [name for name in {**before, **after} if name not in NUMBERLESS]
     changed = [name for name in names if before.get(name) != after.get(name)]

@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from ..edge.inputs import InputSpec
 from .assemble import EVALUATION_SEEDS, fixed_sampler, load_split
-from .config import DECODED, FOLDER, DataConfig, known_datasets
+from .config import FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
 from .run.trained import FinishedRun, load_run
 from .score import Score
+from .tasks import DECODED
 
 
 def evaluate(

@@ -61,14 +61,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Floating-point tensors of a file by name.
 
     Raises:
-        ConfigError: it is missing or damaged, or its form is another one.
+        ConfigError: it is missing or damaged, its form is another one, or a number in it is infinite or NaN.
     """
     try:
         found = _read_torch(path) if path.suffix in TORCH_SUFFIXES else load_file(path)
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(f"train.initial_weights: {path} cannot be read ({reason})") from None
-    return _floats(found)
+    floats = _floats(found)
+    for name, value in floats.items():
+        if not bool(value.isfinite().all()):
+            raise ConfigError(
+                f"train.initial_weights: {path}, {name} has values that are not finite; train again"
+            )
+    return floats
 
 
 def _read_torch(path: Path) -> Mapping[str, Tensor]:

@@ -23,7 +23,7 @@ from ..files import replace_text
 from ..models import build_backbone
 from ..run.directory import replace_json, replace_tensors, to_csv
 from ..run.interrupts import postponed_interrupts
-from ..run.loop import cosine
+from ..run.loop import all_finite, cosine
 from ..settings.typed import to_table
 from ..tasks import Dataset
 from .images import Split, crops, load, order_of, resized, split
@@ -60,7 +60,7 @@ def pretrain(
 
     Raises:
         ConfigError: settings that do not fit the data, or nothing to resume.
-        TrainingError: the loss is no longer a number; the last good checkpoint is kept.
+        TrainingError: loss or weights are no longer numbers; the last good checkpoint, if there is one, is kept.
         KeyboardInterrupt: after the state was saved.
     """
     dataset = load_split(settings.data, "train")
@@ -70,7 +70,11 @@ def pretrain(
     if len(learned) < settings.batch:
         raise ConfigError(f"batch: {settings.batch} asked for, but there are {len(learned)} training images")
     job = _Job(settings, dataset, learned, held, Files(Path(out)))
-    state = job.files.resume(settings, job.fresh()) if resume else job.files.begin(settings, job.fresh())
+    state = job.fresh()
+    if resume:
+        job.files.resume(settings, state)
+    else:
+        job.files.begin(settings)
     if not job.files.result.is_file():
         _run(job, state, progress)
     found = job.files.read_result()
@@ -124,23 +128,33 @@ def _run(job: _Job, state: State, progress: bool) -> None:
         while state.step < job.steps:
             started = time.perf_counter()
             loss = _step(job, state)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {state.step}; {job.files.checkpoint} keeps the last good state; "
-                    "start again with a lower learning_rate"
-                )
+            _refuse_nan(job, state, loss)
             state.losses.append(loss)
             epoch_ends = state.step % job.epoch_steps == 0
             if epoch_ends:
                 _close_epoch(job, state)
             state.seconds += time.perf_counter() - started
-            if epoch_ends or interrupted() or state.step % SAVE_EVERY == 0:
+            stops = interrupted()
+            if epoch_ends or stops or state.step % SAVE_EVERY == 0:
                 job.files.save(job.settings, state)
-            if interrupted():
+            if stops:
                 raise KeyboardInterrupt
             bar.set_postfix(loss=f"{loss:.3f}", held_out=_last_accuracy(state), refresh=False)
             bar.update(1)
     _finish(job, state)
+
+
+def _refuse_nan(job: _Job, state: State, loss: float) -> None:
+    """Stop before numbers that are none are saved; the loss is that before the step, the weights are after it."""
+    what = f"the loss is {loss}" if not math.isfinite(loss) else "weights are no numbers"
+    if math.isfinite(loss) and all_finite(state.module.state_dict().values()):
+        return
+    kept = (
+        f"{job.files.checkpoint} keeps the last good state"
+        if job.files.checkpoint.is_file()
+        else "nothing was saved"
+    )
+    raise TrainingError(f"{what} at step {state.step}; {kept}; start again with a lower learning_rate")
 
 
 def _step(job: _Job, state: State) -> float:

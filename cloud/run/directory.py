@@ -22,17 +22,13 @@ from .state import State, load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
-class RunDirectory:
-    """Paths and writers of one run.
+class Directory:
+    """What the directories of all trainings have.
 
-    config.toml        the resolved configuration
-    checkpoint.pt      the last validated (or interrupted) state; training resumes from it
-    metrics.csv        one row per validation
-    model.safetensors  the kept meta-parameters: weights; of inner steps alpha (K, L) and attention, of learners without
-                       them also frozen weights and statistics
-    layers.json        of inner steps: the layer table with caps and benefits per step
-    result.json        accuracy or mean squared error on validation and test tasks, seconds, versions; written last
-    *.png              learning_curve; of inner steps step_sizes
+    config.toml    the resolved configuration
+    checkpoint.pt  the state that training resumes from
+    metrics.csv    one row per validation
+    result.json    what was reached; written last
     """
 
     path: Path
@@ -53,21 +49,11 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
-    def model(self) -> Path:
-        """The kept meta-parameters."""
-        return self.path / "model.safetensors"
-
-    @property
-    def layers(self) -> Path:
-        """The layer table, JSON."""
-        return self.path / "layers.json"
-
-    @property
     def result(self) -> Path:
         """What the run achieved, JSON; a run without it is not finished."""
         return self.path / "result.json"
 
-    def begin(self, config: RunConfig) -> None:
+    def begin(self, settings: object) -> None:
         """Make the directory for a new run.
 
         Raises:
@@ -77,12 +63,42 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             own = {self.config.name, *(file.name + PARTIAL for file in (self.config, self.checkpoint))}
             if {file.name for file in self.path.iterdir()} <= own:
-                return replace_text(self.config, write_toml(to_table(config)))
+                return replace_text(self.config, write_toml(to_table(settings)))
         except OSError as error:
             raise ConfigError(
                 f"{self.path} cannot be written to ({error.strerror}); choose another --out"
             ) from None
         raise ConfigError(f"{self.path} is not empty: add --resume to go on, or choose another --out")
+
+    def refuse_changes(self, then: object, now: object) -> None:
+        """Raise ConfigError where settings that change numbers are no longer what a run was started with."""
+        if changed := differences(then, now):
+            raise ConfigError(
+                f"{self.path} was started with other settings, so it cannot be resumed: {changed[0]}"
+            )
+
+
+@dataclass(frozen=True)
+class RunDirectory(Directory):
+    """Paths and writers of one meta-training, beside those of `Directory`.
+
+    checkpoint.pt      the last validated (or interrupted) state
+    model.safetensors  the kept meta-parameters: weights; of inner steps alpha (K, L) and attention, of learners without
+                       them also frozen weights and statistics
+    layers.json        of inner steps: the layer table with caps and benefits per step
+    result.json        accuracy or mean squared error on validation and test tasks, seconds, versions
+    *.png              learning_curve; of inner steps step_sizes
+    """
+
+    @property
+    def model(self) -> Path:
+        """The kept meta-parameters."""
+        return self.path / "model.safetensors"
+
+    @property
+    def layers(self) -> Path:
+        """The layer table, JSON."""
+        return self.path / "layers.json"
 
     def resume(self, config: RunConfig) -> State:
         """The state of an interrupted run.
@@ -91,11 +107,7 @@ class RunDirectory:
             ConfigError: nothing to resume, or the configuration changed since; the settings are named.
         """
         state, table = load_checkpoint(self.checkpoint)
-        changed = differences(RunConfig.from_table(table), config)
-        if changed:
-            raise ConfigError(
-                f"{self.path} was started with other settings, so it cannot be resumed: {changed[0]}"
-            )
+        self.refuse_changes(RunConfig.from_table(table), config)
         return state.to(config.train.device)
 
     def save(self, state: State, config: RunConfig) -> None:

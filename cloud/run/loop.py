@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..config import RunConfig
@@ -83,9 +84,9 @@ def _advance(job: Job, state: State) -> State:
     config, parts, step = job.config.train, job.parts, state.step + 1
     first, progress = state.step * config.tasks_per_step, state.step / config.outer_steps
     result = parts.meta_gradient(state.meta, job.training, first, progress)
-    _refuse_nan(job, step, result.metrics["query_loss"], result.grads.values())
     rates = _rates(job, state)
     learned, moments = adam.update(state.meta.learned, result.grads, state.adam, rates)
+    _refuse_nan(job, step, result.metrics["query_loss"], (*learned.values(), *moments.second.values()))
     meta = parts.after_step(replace(state.meta, learned=learned), result, step / config.outer_steps)
     seconds = state.seconds + time.perf_counter() - started
     pending = (*state.pending, result.metrics)
@@ -102,12 +103,18 @@ def _rates(job: Job, state: State) -> dict[str, float]:
 
 
 def _refuse_nan(job: Job, step: int, loss: float, tensors: Iterable[Tensor] = ()) -> None:
-    """Stop before numbers that are none reach the state."""
-    if not math.isfinite(loss) or not all(bool(value.isfinite().all()) for value in tensors):
+    """Stop before numbers that are none reach the state; the means of squared gradients tell of the gradients, too."""
+    if not math.isfinite(loss) or not all_finite(tensors):
         raise TrainingError(
-            f"loss or gradient is not a number at outer step {step}; {job.directory.checkpoint} keeps "
+            f"loss, gradient or weight is not a number at outer step {step}; {job.directory.checkpoint} keeps "
             "the last good state; start again with a lower train.learning_rate or method.inner_step_size"
         )
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number in some tensors is infinite or NaN; a GPU is waited for once."""
+    found = [value.isfinite().all() for value in tensors]
+    return not found or bool(torch.stack(found).all())
 
 
 def _validate(job: Job, state: State) -> State:

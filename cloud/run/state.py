@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,8 @@ class State:
 
 
 def save_checkpoint(path: Path, state: State, config: Mapping[str, Any]) -> None:
-    """Write a checkpoint that `torch.load(weights_only=True)` reads; it replaces an old one when complete."""
-    content = {"format": FORMAT, "config": dict(config), "state": _stored(state)}
-    with replacing(path) as partial:
-        torch.save(content, partial)
+    """Write a checkpoint that `load_checkpoint` reads; it replaces an old one when complete."""
+    write_checkpoint(path, {"format": FORMAT, "config": dict(config), "state": _stored(state)})
 
 
 def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
@@ -69,18 +68,52 @@ def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     Raises:
         ConfigError: the file is missing, damaged or of another format.
     """
+    content = read_checkpoint(path, FORMAT)
+    with readable(path):
+        return _restore(content["state"]), content["config"]
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values and tensors that `torch.load(weights_only=True)` reads, complete or not at all."""
+    with replacing(path) as partial:
+        torch.save(dict(content), partial)
+
+
+def read_checkpoint(path: Path, number: int) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, tensors on the CPU; `number` is the expected content of "format".
+
+    Raises:
+        ConfigError: the file is missing, damaged or of another format.
+    """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: there is nothing to resume; leave --resume away")
+    with readable(path):
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        found = content["format"]
+    if found != number:
+        raise ConfigError(f"{path} has checkpoint format {found}, this version reads {number}; start again")
+    return content
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Refuse a checkpoint that cannot be read, in one line; raises ConfigError."""
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        found, stored = content["format"], content["state"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+        yield
+    except ConfigError:
+        raise
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
         raise ConfigError(
             f"{path} is no checkpoint or is damaged ({type(error).__name__}); start again"
         ) from None
-    if found != FORMAT:
-        raise ConfigError(f"{path} has checkpoint format {found}, this version reads {FORMAT}; start again")
-    return _restore(stored), content["config"]
 
 
 def _stored(state: State) -> dict[str, Any]:

@@ -199,6 +199,7 @@ def _amortized(
     tensors: dict[str, Tensor],
     result: dict[str, Any],
 ) -> AmortizedRun:
+    _refuse_infinite(directory, tensors)
     learned = parts.learner.init(config.seed).learned.keys()
     meta = Meta(
         {name: value for name, value in tensors.items() if name in learned},
@@ -212,6 +213,12 @@ def _amortized(
     return run
 
 
+def _refuse_infinite(directory: RunDirectory, tensors: dict[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise ConfigError(f"{directory.model}: {name} has values that are not finite; train again")
+
+
 def _checked(directory: RunDirectory, parts: GradientParts, tensors: dict[str, Tensor]) -> Meta:
     """Every tensor that the method learns, of its shape and finite, and the step sizes."""
     start = parts.method.init(parts.config.seed)
@@ -222,8 +229,7 @@ def _checked(directory: RunDirectory, parts: GradientParts, tensors: dict[str, T
             raise ConfigError(
                 f"{directory.model}: {name}: expected {tuple(value.shape)}, got {shape or 'nothing'}"
             )
-        if found is not None and not bool(found.isfinite().all()):
-            raise ConfigError(f"{directory.model}: {name} has values that are not finite; train again")
+    _refuse_infinite(directory, tensors)
     return Meta(
         {name: value for name, value in tensors.items() if name != "alpha"}, {"alpha": tensors["alpha"]}
     )

@@ -49,6 +49,11 @@ def test_the_weights_in_the_file_are_taken_and_all_others_stay_as_they_start(
             r"fc\.bias: the network has torch\.float32 \(3,\), got torch\.float32 \(7,\)",
         ),
         ("fc.bias", torch.zeros(3, dtype=torch.float64), r"got torch\.float64 \(3,\)"),
+        (
+            "fc.bias",
+            torch.tensor([0, torch.inf, 0]),
+            r"weights\.safetensors, fc\.bias has values that are not finite",
+        ),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_refused_and_nothing_is_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_adapt.cloud.run.directory import RunDirectory
 from edge_adapt.cloud.run.loop import Job, begin, run
 from edge_adapt.cloud.run.progress import Progress
 from edge_adapt.cloud.run.state import State
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 RECIPE = """
@@ -348,3 +349,15 @@ def test_a_pickled_file_that_is_no_state_dict_is_refused(
     changes = {"train.initial_weights": str(tmp_path / "weights.pt")}
     with pytest.raises(ConfigError, match=r"weights\.pt: expected a state dict, tensors by name"):
         begin(make_job(prototypes, stripes, tmp_path / "run", **changes))
+
+
+def test_a_model_file_with_numbers_that_are_none_is_refused_by_name(
+    runs: dict[str, AmortizedRun], tmp_path: Path
+) -> None:
+    shutil.copytree(runs["cnaps"].path, tmp_path / "run")
+    file = tmp_path / "run" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.startswith("film_generator."))
+    save_file({**tensors, name: torch.full_like(tensors[name], torch.nan)}, file)
+    with pytest.raises(ConfigError, match=rf"{name} has values that are not finite; train again"):
+        load_run(tmp_path / "run")

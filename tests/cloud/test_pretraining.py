@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -209,9 +210,43 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(
     settings: Pretraining, tmp_path: Path
 ) -> None:
     wild = Pretraining(**{**vars(settings), "learning_rate": 1e30})
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is (nan|inf) at step .*; nothing was saved; start again"
+    ):
         pretrain(wild, tmp_path / "out")
-    assert not (tmp_path / "out" / "result.json").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.toml"]
+
+
+def test_weights_that_became_infinite_are_not_saved(settings: Pretraining, tmp_path: Path) -> None:
+    """One step makes an epoch, so that its weights would be saved before another loss could show what they are."""
+    wild = Pretraining(**{**vars(settings), "learning_rate": 1e38, "weight_decay": 1e4, "batch": 20})
+    with pytest.raises(
+        TrainingError, match=r"weights are no numbers at step 1; nothing was saved; start again"
+    ):
+        pretrain(wild, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.toml"]
+
+
+def test_a_start_that_was_cut_short_before_its_first_checkpoint_may_be_started_again(
+    settings: Pretraining, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text("cut short")
+    (tmp_path / "checkpoint.pt.partial").write_bytes(b"cut short")
+    one = Pretraining(**{**vars(settings), "epochs": 1})
+    assert pretrain(one, tmp_path).weights.is_file()
+
+
+def test_a_training_whose_images_or_cache_moved_goes_on(
+    settings: Pretraining, stripes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stripes, tmp_path / "images")
+    before = Pretraining(**{**vars(settings), "epochs": 1})
+    done = pretrain(before, tmp_path / "out")
+    moved = DataConfig(
+        "folder", str(tmp_path / "images"), **GRAY, cache_size="20kB", cache=str(tmp_path / "c")
+    )
+    after = Pretraining(**{**vars(before), "data": moved})
+    assert pretrain(after, tmp_path / "out", resume=True) == done
 
 
 def test_half_precision_stays_close_to_single(settings: Pretraining, tmp_path: Path) -> None:

@@ -191,6 +191,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_step_to_infinite_weights_is_not_taken(run_tiny: Train, tmp_path: Path) -> None:
+    """Else Ctrl-C or a validation of one lucky loss would save them."""
+    with pytest.raises(
+        TrainingError, match=r"weight is not a number at outer step 1; .*checkpoint\.pt keeps"
+    ):
+        run_tiny(tmp_path / "run", {"train.learning_rate": 1e39, "train.validate_every": 100})
+    state, _ = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert state.step == 0
+
+
 def test_a_kept_state_that_diverges_on_the_test_tasks_leaves_no_result(
     recipe: Path, stripes: Path, tmp_path: Path
 ) -> None:
