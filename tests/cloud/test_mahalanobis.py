@@ -74,8 +74,35 @@ def test_one_sample_in_all_is_enough():
     assert torch.equal(covariances(numbers(1, 3), torch.tensor([0]), 1)[0], torch.eye(3, dtype=torch.float64))
 
 
-def test_a_covariance_that_rounding_has_spoilt_is_refused():
-    features = 1e12 * numbers(3, 64).float()
-    matrices = covariances(features, torch.arange(3), 3)
-    with pytest.raises(ValueError, match=r"covariance of class 0 is not positive definite in torch\.float32"):
-        mahalanobis(features, class_means(features, torch.arange(3), 3), matrices)
+@pytest.mark.parametrize("scale", [1.0, 30.0, 100.0])
+def test_few_large_features_in_float32_are_told_apart_as_in_float64(scale):
+    """With covariances in float32 the classes of these queries are chance from a scale of 30 on."""
+    centres, labels = numbers(5, 256).abs() / 4, torch.arange(225) % 5
+    every = (scale * (centres[labels] + numbers(225, 256, seed=1)).clamp(min=0)).float()
+    features, queries = every[:25], every[25:]
+
+    def distances(features, queries):
+        means = class_means(features, labels[:25], 5)
+        return mahalanobis(queries, means, covariances(features, labels[:25], 5))
+
+    found, exact = distances(features, queries), distances(features.double(), queries.double())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+    assert (found.argmin(1) == exact.argmin(1)).float().mean() > 0.97
+
+
+@pytest.mark.parametrize(("scale", "samples"), [(1e4, 3), (1e7, 70)])
+def test_covariances_in_which_the_1_is_lost_are_refused(scale, samples):
+    features = scale * numbers(samples, 64).float()
+    labels = torch.arange(samples) % 3
+    with pytest.raises(
+        ValueError, match=rf"with {samples} samples of 64 features: beside it rounding swamps"
+    ):
+        covariances(features, labels, 3)
+    assert covariances(1e-3 * features, labels, 3).dtype == torch.float64
+
+
+def test_a_matrix_that_is_not_positive_definite_is_refused():
+    matrices = torch.eye(3).expand(2, 3, 3) * torch.tensor([1.0, -1.0])[:, None, None]
+    with pytest.raises(ValueError, match=r"covariance of class 1 is not positive definite in torch\.float32"):
+        mahalanobis(numbers(2, 3).float(), numbers(2, 3).float(), matrices)
