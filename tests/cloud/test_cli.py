@@ -130,7 +130,7 @@ def test_failed_training_is_one_line_and_exit_code_1(recipe: Path, stripes: Path
     result = meta_train("run", recipe, "--data", stripes, "--out", tmp_path / "run", *broken)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(
-        "Error: loss or gradient is not a number at outer step 2"
+        "Error: loss, gradient or weight is not a number at outer step 2"
     )
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
