@@ -45,13 +45,13 @@ class LiteConfig:
     control_variate: bool = False
     """Estimate only what a sample's gradient adds to that of the queries' mean feature; for amortized learners."""
     query_batch: int | None = None
-    """Query samples of one backward pass, each with an H of its own; none: all."""
+    """Query samples of one backward pass; none: all. Amortized learners draw H for each, inner steps keep theirs."""
     chunk: int | None = None
     """Support samples of one forward pass without gradient; none: all."""
     checkpoint: bool = False
     """Passes with gradient keep inputs and outputs only and are computed again, a few samples at a time."""
     precision: str = "float32"
-    """Of convolutions and matrix products: "float32", or "bfloat16" (autocast)."""
+    """Of convolutions and matrix products in training: "float32", or "bfloat16" (autocast); evaluation is float32."""
 
     def __post_init__(self) -> None:
         for name in ("h", "query_batch", "chunk"):
