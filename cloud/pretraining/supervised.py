@@ -146,14 +146,11 @@ def _run(job: _Job, state: State, progress: bool) -> None:
 
 def _refuse_nan(job: _Job, state: State, loss: float) -> None:
     """Stop before numbers that are none are saved; the loss is that before the step, the weights are after it."""
-    what = f"the loss is {loss}" if not math.isfinite(loss) else "weights are no numbers"
     if math.isfinite(loss) and all_finite(state.module.state_dict().values()):
         return
-    kept = (
-        f"{job.files.checkpoint} keeps the last good state"
-        if job.files.checkpoint.is_file()
-        else "nothing was saved"
-    )
+    what = "weights are no numbers" if math.isfinite(loss) else f"the loss is {loss}"
+    file = job.files.checkpoint
+    kept = f"{file} keeps the last good state" if file.is_file() else "nothing was saved"
     raise TrainingError(f"{what} at step {state.step}; {kept}; start again with a lower learning_rate")
 
 
