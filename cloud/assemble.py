@@ -114,10 +114,14 @@ def _backbone(config: RunConfig, spec: Spec, outputs: int) -> tuple[nn.Module, s
 
 
 def _check_subset(config: RunConfig) -> None:
-    """Raise ValueError where H is larger than the support set of a meta-training task."""
-    if config.lite.h is not None:
-        task = config.task
-        check_size(task.ways * (task.training_shots or task.shots), config.lite.h)
+    """Raise ValueError where H is larger than the support set of a meta-training task, or asked for and not there."""
+    lite, task = config.lite, config.task
+    if lite.h is not None:
+        return check_size(task.ways * (task.training_shots or task.shots), lite.h)
+    for name in ("stratified", "control_variate"):
+        if getattr(lite, name):
+            raise ValueError(f"lite.{name}: true would have no effect, it needs lite.h")
+    return None
 
 
 def _named(config: RunConfig, error: ValueError) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..edge.errors import UsageError
-from ..edge.units import parse_bytes
+from ..edge.units import format_bytes, parse_bytes
 from .assemble import fixed_sampler, load_split, parts_of, training_sampler
 from .config import RunConfig
 from .errors import ConfigError
@@ -68,7 +68,10 @@ def train(
     validation = fixed_sampler(load_split(config.data, "val"), config.task)
     test = fixed_sampler(load_split(config.data, "test"), config.task)
     parts = parts_of(config, training.spec, training.outputs)
-    _refuse_ignored(config, parts, _stated(recipe, changes))
+    stated = _stated(recipe, changes)
+    if memory_budget is not None:  # which took what [lite] says for limits
+        stated = [name for name in stated if not name.startswith("lite.")]
+    _refuse_ignored(config, parts, stated)
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
     if not job.directory.result.exists():
@@ -82,9 +85,12 @@ def _within(config: RunConfig, budget: str | int, out: Path, resume: bool, tell:
     if resume:
         return replace(config, lite=read_config(out).lite)
     try:
-        fit = fit_into(config, parse_bytes(budget))
+        size = parse_bytes(budget)
     except UsageError as error:
         raise ConfigError(f"memory budget: {error}") from None
+    if tell:
+        print(f"memory budget {format_bytes(size)}: taking first steps to see what fits", file=sys.stderr)
+    fit = fit_into(config, size)
     if tell:
         print(fit.text, file=sys.stderr)
     return replace(config, lite=fit.lite)

@@ -1,13 +1,14 @@
 """How much of a task to differentiate at once so that training stays within a memory budget: tried, then chosen.
 
-Probes are the first step, validation and checkpoint of the run itself, in a process of their own: on the CPU their
-peak is the resident set (VmHWM), data and libraries included, on CUDA what the allocator held at most.
+Probes are runs of one step, with validation and all that follows, in a process of their own: on the CPU their peak
+is the resident set (VmHWM), data and libraries included, on CUDA what the allocator held at most.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,9 @@ SHARE = 0.95
 MARGIN = 1.02
 """Peaks of two processes that do the same differ by less."""
 TRIES = 4
+"""Probes on whole tasks after which what fits is good enough."""
+OUT_OF_MEMORY = (0, -signal.SIGKILL, 128 + signal.SIGKILL)
+"""How a probe ends where memory runs out: by itself, or by the kernel; a shell in between adds 128."""
 
 
 Probe = Callable[[RunConfig, Sequence[LiteConfig], bool], list[float]]
@@ -128,34 +132,58 @@ def fit_into(config: RunConfig, budget_bytes: int, probe: Probe | None = None) -
     """
     sizes, probe = Sizes.of(config), probe or probe_steps
     pieces = sorted({min(piece, sizes.most) for piece in PROBES})
-    peaks = dict(
-        zip(pieces, probe(config, [sizes.lite(config, piece) for piece in pieces], False), strict=True)
-    )
-    allowed, found = SHARE * budget_bytes, None
-    for _ in range(TRIES):
-        piece = min(_largest(peaks, allowed), sizes.most)
-        if piece < 1 or (found is not None and piece <= found[0]):
-            break
-        lite = sizes.lite(config, piece)
-        peaks[piece] = probe(config, [lite], True)[0]
-        if peaks[piece] <= allowed:
-            found = (piece, Fit(lite, int(peaks[piece]), budget_bytes))
-    if found is None:
-        raise ConfigError(_refusal(probe(config, [sizes.lite(config, 1)], True)[0], budget_bytes))
-    return found[1]
+    small = probe(config, [sizes.lite(config, piece) for piece in pieces], False)
+    search = _Search(dict(zip(pieces, small, strict=True)), SHARE * budget_bytes, sizes.most)
+    while piece := search.following():
+        search.tried[piece] = probe(config, [sizes.lite(config, piece)], True)[0]
+    if search.fits == 0:
+        raise ConfigError(_refusal(search.tried.get(1, math.inf), budget_bytes))
+    return Fit(sizes.lite(config, search.fits), int(search.tried[search.fits]), budget_bytes)
 
 
-def _largest(peaks: Mapping[int, float], allowed: float) -> int:
-    """The largest piece whose peak should be allowed; 0: none."""
-    fits = [piece for piece, peak in peaks.items() if peak <= allowed]
-    above = [piece for piece, peak in peaks.items() if peak > allowed]
-    known, limit = max(fits, default=0), min(above, default=math.inf)
-    points = sorted((piece, peak) for piece, peak in peaks.items() if math.isfinite(peak))
-    if not points:
-        return known
-    slope, base = _line(points)
-    guess = (allowed - base) / slope if slope > 0 else math.inf
-    return int(max(known, min(guess, limit - 1, 2**31)))
+class _Search:
+    """For the largest piece whose peak on whole tasks is allowed, in a few probes.
+
+    Args:
+        small: peaks on small tasks by piece, 1 and others; infinite where memory ran out, as on whole ones then.
+        allowed: the highest peak.
+        most: the largest piece.
+    """
+
+    def __init__(self, small: Mapping[int, float], allowed: float, most: int) -> None:
+        self.tried: dict[int, float] = {}
+        self._allowed = allowed
+        self._small = sorted((piece, peak) for piece, peak in small.items() if math.isfinite(peak))
+        self._too_large = [most + 1, *(piece for piece, peak in small.items() if not math.isfinite(peak))]
+
+    @property
+    def fits(self) -> int:
+        """The largest piece that was tried and fits; 0: none."""
+        return max((piece for piece, peak in self.tried.items() if peak <= self._allowed), default=0)
+
+    def following(self) -> int:
+        """The piece to try next; 0: enough is known. While none fits, it goes on down to 1."""
+        above = [piece for piece, peak in self.tried.items() if peak > self._allowed]
+        known, limit = self.fits, min(above + self._too_large)
+        if limit - known <= 1:
+            return 0
+        if len(self.tried) >= TRIES:
+            return 0 if known else limit // 2
+        piece = int(max(1, min(self._guess(), limit - 1)))
+        return piece if piece > known else 0
+
+    def _guess(self) -> float:
+        """Where the peak should be what is allowed: on the line through the small probes, then through the others."""
+        nearest = sorted(
+            (abs(peak - self._allowed), piece, peak)
+            for piece, peak in self.tried.items()
+            if math.isfinite(peak)
+        )
+        slope, base = _line([(piece, peak) for _, piece, peak in nearest[:2]] if nearest[1:] else self._small)
+        if nearest:
+            _, piece, peak = nearest[0]
+            base = peak - slope * piece
+        return (self._allowed - base) / slope if slope > 0 else math.inf
 
 
 def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
@@ -205,19 +233,25 @@ def probe_steps(config: RunConfig, settings: Sequence[LiteConfig], whole: bool) 
         text=True,
         check=False,
     )
-    lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in child.stdout.split("\n")[:-1] if line.startswith("{")]
     refused = [line["error"] for line in lines if "error" in line]
     if refused:
         raise ConfigError(refused[0])
     peaks: list[float] = [line["peak_bytes"] for line in lines]
-    if child.returncode not in (0, -9, 137):
-        reason = (child.stderr.strip() or f"exit code {child.returncode}").splitlines()[-1]
-        raise ConfigError(f"memory budget: a first step fails: {reason}")
+    if child.returncode not in OUT_OF_MEMORY:
+        raise ConfigError(f"memory budget: a first step fails: {_end_of(child)}")
     return peaks + [math.inf] * (len(settings) - len(peaks))
 
 
+def _end_of(child: subprocess.CompletedProcess[str]) -> str:
+    """Why a process ended early, in one line."""
+    if child.returncode < 0:
+        return f"its process was ended by {signal.Signals(-child.returncode).name}"
+    return (child.stderr.strip() or f"exit code {child.returncode}").splitlines()[-1]
+
+
 def _shortened(config: RunConfig, lite: LiteConfig, whole: bool) -> dict[str, Any]:
-    """A run of one step with one validation, on enough samples for every kind of piece."""
+    """A run of one step, on enough tasks for a second chunk and enough samples for every kind of piece."""
     task, steps = config.task, config.train
     shots, queries = task.training_shots or task.shots, task.training_queries or task.queries
     enough = max(lite.h or task.ways * shots, lite.chunk or 0)
@@ -225,8 +259,7 @@ def _shortened(config: RunConfig, lite: LiteConfig, whole: bool) -> dict[str, An
     train = {
         "outer_steps": 1,
         "validate_every": 1,
-        "validation_tasks": 2,
-        "tasks_per_step": min(steps.tasks_per_step, config.method.tasks_per_chunk),
+        "tasks_per_step": min(steps.tasks_per_step, 2 * config.method.tasks_per_chunk),
     }
     sizes = {"training_queries": min(queries, math.ceil(asked / task.ways)), "training_shots": shots}
     if not whole:

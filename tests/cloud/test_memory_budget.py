@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 from edge_adapt.cloud import ConfigError, train
-from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.config import DataConfig, RunConfig
 from edge_adapt.cloud.lite import LiteConfig
 from edge_adapt.cloud.memory.budget import SHARE, fit_into, probe_steps
 from edge_adapt.cloud.memory.peak import peak_bytes, reset_peak
 from edge_adapt.cloud.run.directory import read_config
+from edge_adapt.cloud.settings.tables import write_toml
+from edge_adapt.cloud.settings.typed import to_table
 from PIL import Image
 
 BASE, PER_SAMPLE = 300e6, 20e6
@@ -43,7 +49,7 @@ test_tasks = 2
 """
 
 
-def config_of(**lite: int) -> RunConfig:
+def config_of(**lite: int | bool) -> RunConfig:
     table: dict[str, Any] = {
         "data": {"name": "miniimagenet"},
         "task": {"ways": 5, "shots": 20, "queries": 12},
@@ -111,6 +117,30 @@ def test_a_budget_that_is_too_small_is_refused_and_the_one_that_is_named_does() 
         fit_into(config_of(), 10**9, lambda config, settings, whole: [float("inf")] * len(settings))
 
 
+class Curved:
+    """A made-up machine whose memory grows faster than the pieces, and by any amount more on whole tasks."""
+
+    def __init__(self, base: float, slope: float, whole: float, curved: float) -> None:
+        self.base, self.slope, self.whole, self.curved, self.asked = base, slope, whole, curved, 0
+
+    def __call__(self, config: RunConfig, settings: Sequence[LiteConfig], whole: bool) -> list[float]:
+        self.asked += 1
+        return [self.peak(max(lite.h or 100, lite.query_batch or 60), whole) for lite in settings]
+
+    def peak(self, piece: int, whole: bool = True) -> float:
+        return 1e6 * (self.base + self.slope * piece * (1 + self.curved * piece) + self.whole * whole)
+
+
+def test_a_budget_that_one_sample_at_a_time_fits_into_is_never_refused() -> None:
+    drawn = np.random.default_rng(0)
+    for _ in range(300):
+        machine = Curved(*drawn.uniform((1, 0.1, 0, 0), (300, 30, 200, 0.03)))
+        allowed = machine.peak(int(drawn.integers(1, 100))) + 1
+        fit = fit_into(config_of(), math.ceil(allowed / SHARE), machine)
+        assert fit.peak_bytes <= allowed + 1
+        assert machine.asked <= 12
+
+
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three splits of two classes of twenty images, and a recipe."""
@@ -148,6 +178,66 @@ def test_a_run_stays_within_its_budget_and_resumes_with_what_was_chosen(
     assert read_config(tmp_path / "run").lite == chosen
     with pytest.raises(ConfigError, match="cannot be resumed: lite"):
         train(recipe, tmp_path / "run", data=data, resume=True)
+
+
+STEPS: dict[str, Any] = {
+    "summary": "test: inner steps",
+    "data": {"name": "glyphs"},
+    "architecture": {"norm": "group"},
+    "task": {"ways": 10, "shots": 5, "queries": 5},
+    "method": {"name": "maml", "inner_steps": 1, "attention": False, "tasks_per_chunk": 1},
+    "train": {"outer_steps": 1, "tasks_per_step": 3, "validation_tasks": 16, "test_tasks": 16},
+    "lite": {"h": 1, "query_batch": 1, "chunk": 4},
+}
+RUN = """
+import sys
+import torch
+from edge_adapt.cloud import train
+from edge_adapt.cloud.memory.allocator import keep_freed_memory
+from edge_adapt.cloud.memory.peak import peak_bytes
+keep_freed_memory()
+torch.set_num_threads(int(sys.argv[3]))
+train(sys.argv[1], sys.argv[2])
+print(peak_bytes(torch.device("cpu")))
+"""
+
+
+def test_a_run_of_inner_steps_takes_no_more_than_its_probe(tmp_path: Path) -> None:
+    """What takes most there is the evaluation of several tasks at once."""
+    config = RunConfig.from_table(STEPS)
+    (probed,) = probe_steps(config, [config.lite], True)
+    recipe = tmp_path / "steps.toml"
+    recipe.write_text(write_toml(STEPS))
+    command = [sys.executable, "-c", RUN, str(recipe), str(tmp_path / "run"), str(torch.get_num_threads())]
+    taken = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert taken <= probed / SHARE
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "a first step fails: its process was ended by SIGSEGV$"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "nor into this machine's memory"),
+        ("torch.empty(2**55)", "nor into this machine's memory"),
+    ],
+)
+def test_a_probe_that_dies_gives_one_clear_line(
+    end: str, said: str, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"dies{abs(hash(end))}"
+    (tmp_path / f"{name}.py").write_text(f"import os, signal, torch\n{end}\n")
+    monkeypatch.chdir(tmp_path)
+    config = replace(config_of(), backbone=f"{name}:Net", backbone_root=str(tmp_path))
+    with pytest.raises(ConfigError, match=said) as caught:
+        fit_into(replace(config, data=DataConfig("glyphs")), 10**9)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_needs_h_is_checked_after_the_budget_has_chosen_it() -> None:
+    table = to_table(config_of(stratified=True))
+    fit = fit_into(RunConfig.from_table(table), 10**9, Machine())
+    assert fit.lite.stratified
+    assert fit.lite.h is not None
 
 
 def test_a_run_that_is_refused_anyway_says_why(noise: Path, tmp_path: Path) -> None:
