@@ -20,7 +20,7 @@ from .plan import search_plan
 from .plan.space import Fixed
 from .planning import Request, make_plan, target_of
 from .program import Tensor
-from .stream.selftest import written
+from .stream.selftest import recorded_entries, recorded_norm, written
 
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
@@ -105,14 +105,29 @@ def _support(files: BundleFiles, test: TensorFile) -> SupportSet:
         (given[part].dtype, given[part].shape) == _stored(tensor, len(images))
         for part, tensor in expected.items()
     ]
-    if (images.dtype, images.shape[1:]) != (spec.stored_dtype, spec.stored_shape) or not all(fitting):
+    stored = (spec.stored_dtype, spec.stored_shape)
+    if not len(images) or (images.dtype, images.shape[1:]) != stored or not all(fitting):
         found = ", ".join(
             f"{name} {a.dtype} {list(a.shape)}" for name, a in {"images": images, **given}.items()
         )
         raise BundleError(f"{test.path}: {found} do not fit the input; export the bundle again")
-    classes = files.manifest.classes if files.streams is None else int(given["labels"].max()) + 1
-    names = tuple(str(index) for index in range(classes)) if files.loss.classifies else ()
+    classes = _classes(files, test, given["labels"], len(images)) if files.loss.classifies else 0
+    names = tuple(str(index) for index in range(classes))
     return SupportSet(images, given, names, spec)
+
+
+def _classes(files: BundleFiles, test: TensorFile, labels: Array, samples: int) -> int:
+    """Return how many classes the self-test uses: of a stream those that have samples, else all."""
+    room, used = files.manifest.classes, np.unique(labels)
+    fits = labels.dtype == np.int64 and labels.shape == (samples,) and used[0] >= 0 and used[-1] < room
+    if files.streams is not None:
+        fits, room = fits and len(used) == used[-1] + 1, len(used)
+    if not fits:
+        raise BundleError(
+            f"{test.path}: labels {labels.dtype} {list(labels.shape)}, expected int64 [{samples}] from 0 to at most"
+            f" {files.manifest.classes - 1}{'' if files.streams is None else ', every class'}; export the bundle again"
+        )
+    return room
 
 
 def _stored(tensor: Tensor, samples: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -159,7 +174,9 @@ def _loss_check(expected: float, got: float) -> Check:
 def _gradient_checks(test: TensorFile, gradients: dict[str, Array]) -> Iterator[Check]:
     """Compare norm and entries of every gradient that the self-test lists."""
     listed = [name.removeprefix("norm::") for name in test.entries if name.startswith("norm::")]
-    norms = {name: float(test.copy(f"norm::{name}")[0]) for name in listed}
+    if not listed:
+        raise BundleError(f"{test.path}: names no gradient to compare; export the bundle again")
+    norms = {name: recorded_norm(test, name) for name in listed}
     for name, norm in norms.items():
         if name not in gradients:
             raise BundleError(
@@ -168,7 +185,7 @@ def _gradient_checks(test: TensorFile, gradients: dict[str, Array]) -> Iterator[
         scale = max(norm, NORM_FLOOR * max(norms.values()), np.finfo(np.float32).tiny)
         got = float(np.linalg.norm(gradients[name].astype(np.float64)))
         yield Check(f"norm of {name}", norm, got, abs(got - norm) / scale, GRADIENT_TOLERANCE)
-        yield _entries_check(name, test.copy(f"entries::{name}"), gradients[name].reshape(-1), scale)
+        yield _entries_check(name, recorded_entries(test, name), gradients[name].reshape(-1), scale)
 
 
 def _entries_check(name: str, expected: Array, gradient: Array, scale: float) -> Check:

@@ -14,6 +14,7 @@ ENCODER, FILM, HEAD = PARTS = ("encoder", "film", "head")
 FEATURES, LOGITS = "features", "logits"
 OUTPUTS: Mapping[str, str] = {ENCODER: "embedding", FILM: "film", HEAD: "head"}
 LINEAR, MAHALANOBIS, FILM_LAYER = "fc", "mahalanobis", "film"
+HEAD_OPS: Mapping[str, str] = {LINEAR: "Fc", MAHALANOBIS: "Mahalanobis"}
 HEAD_KINDS: Mapping[str, tuple[str, ...]] = {
     PROTOTYPES: (LINEAR,),
     CNAPS: (LINEAR,),
@@ -63,7 +64,7 @@ class Streams:
 
     def check(self, where: str) -> None:
         """Raise BundleError unless the programs fit together."""
-        fault = _head_fault(self) or _film_fault(self) or _parts_fault(self)
+        fault = _steps_fault(self) or _head_fault(self) or _film_fault(self) or _parts_fault(self)
         if fault:
             raise BundleError(f"{where}: a bundle of kind {self.kind}: {fault}; export it again")
 
@@ -79,17 +80,31 @@ def _head_fault(one: Streams) -> str:
     kinds = HEAD_KINDS[one.kind]
     if not found or found[-1] not in kinds or any(kind != FILM_LAYER for kind in found[:-1]):
         return f"layers of kind {found}, expected films and a head of kind {' or '.join(kinds)}"
-    (op, *others) = [op for op in program.ops() if set(op.inputs) & set(one.head.params)]
-    fits = not others and op.inputs == (program.outputs[FEATURES], *one.head.params)
-    if not fits or op.outputs != (program.outputs[LOGITS],) or not one.width:
-        return f"the head {one.head.name!r} does not turn the features into the logits"
-    return ""
+    readers = [op for op in program.ops() if set(op.inputs) & set(one.head.params)]
+    expected = (
+        HEAD_OPS[found[-1]],
+        (program.outputs[FEATURES], *one.head.params),
+        (program.outputs[LOGITS],),
+    )
+    fits = [(op.kind, op.inputs, op.outputs) for op in readers] == [expected]
+    if not fits or not _two_params(program, one.head) or not one.width:
+        return f"the head {one.head.name!r} is no {expected[0]} of two parameters that turns features into logits"
+    return "" if one.classes >= 2 else f"{one.classes} class, expected at least 2"
+
+
+def _two_params(program: Program, layer: Layer) -> bool:
+    return [program.tensors[name].role for name in dict.fromkeys(layer.params)] == ["param", "param"]
+
+
+def _steps_fault(one: Streams) -> str:
+    return "" if one.main.steps == 1 else f"{one.main.steps} steps, expected 1"
 
 
 def _film_fault(one: Streams) -> str:
     for layer in one.films:
-        shapes = {one.main.tensors[name].shape for name in layer.params}
-        if len(layer.params) != 2 or len(shapes) != 1 or len(shapes.pop()) != 1:
+        readers = [op for op in one.main.ops() if set(op.inputs) & set(layer.params)]
+        found = [(op.kind, op.inputs[1:], op.attrs.get("axis")) for op in readers]
+        if not _two_params(one.main, layer) or found != [("Affine", layer.params, 1)]:
             return f"film {layer.name!r} is no scale and shift per channel"
     return ""
 

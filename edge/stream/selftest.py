@@ -41,12 +41,23 @@ def written(
     used = len(support.class_names)
     head = {name: updated[name][:used] for name in files.streams.head.params}
     found = {**updated, **head, "logits": logits[:, :used]}
-    for name, expected in ((name, test.copy(name)) for name in test.entries if name.startswith("entries::")):
-        param = name.removeprefix("entries::")
-        if param not in found:
-            raise BundleError(f"{test.path}: {param!r} is not written by adaptation; export again")
-        flat = found[param].reshape(-1)
-        norm = float(test.copy(f"norm::{param}")[0])
-        yield f"norm of {param}", np.array([norm]), np.array([np.linalg.norm(flat.astype(np.float64))]), norm
+    if odd := {name.removeprefix("entries::") for name in test.entries if "entries::" in name} - set(found):
+        raise BundleError(f"{test.path}: {min(odd)!r} is not written by adaptation; export again")
+    for name, value in found.items():
+        flat, norm, expected = value.reshape(-1), recorded_norm(test, name), recorded_entries(test, name)
+        yield f"norm of {name}", np.array([norm]), np.array([np.linalg.norm(flat.astype(np.float64))]), norm
         entries = flat[entry_indices(len(expected), len(flat))]
-        yield f"entries of {param}", expected, entries, float(np.abs(expected).max())
+        yield f"entries of {name}", expected, entries, float(np.abs(expected).max())
+
+
+def recorded_norm(test: TensorFile, name: str) -> float:
+    """Return `norm::NAME`; raises BundleError if it is missing or no single number."""
+    test.require(f"norm::{name}", (1,), "float32")
+    return float(test.copy(f"norm::{name}")[0])
+
+
+def recorded_entries(test: TensorFile, name: str) -> NDArray[np.float32]:
+    """Return `entries::NAME`; raises BundleError if it is missing, empty or no list of numbers."""
+    found = test.copy(f"entries::{name}")
+    test.require(f"entries::{name}", (max(1, found.size),), "float32")
+    return found
