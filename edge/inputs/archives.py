@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -26,7 +29,11 @@ from .kinds import Spec
 from .samples import QuerySet, SupportSet
 
 SAMPLE_NAMES = (SAMPLES, "inputs")
-DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (
+    *(OSError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+)
+"""What zipfile and NumPy raise at damaged files."""
 
 
 def support_from_archive(path: Path, spec: Spec, answers: Answers, max_samples: int | None) -> SupportSet:
@@ -92,7 +99,8 @@ def _read_headers(path: Path) -> dict[str, Header]:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy"): _read_header(archive, name) for name in archive.namelist()}
     except DAMAGED as error:
-        raise SupportError(f"{path}: not an .npz file that can be read ({error})") from None
+        reason = " ".join(str(error).split())
+        raise SupportError(f"{path}: not an .npz file that can be read ({reason}); save it again") from None
 
 
 def _read_header(archive: zipfile.ZipFile, name: str) -> Header:
