@@ -39,6 +39,7 @@ from .run import (
 )
 from .score import answer
 from .units import parse_bytes
+from .writing import check_writable
 
 Size = str | int
 
@@ -205,6 +206,7 @@ class Bundle:
 
         Raises:
             UsageError: `output` exists and is not an adapted model, or a budget for an engine that does not plan.
+            EdgeAdaptError: `output` cannot be written.
             BudgetError: nothing fits; names the smallest budget that would.
             SupportError: samples that do not fit the model or the plan, or cannot be read.
             NonFiniteError: a loss or gradient is NaN or infinite; names step and layer.
@@ -212,6 +214,7 @@ class Bundle:
         """
         target = Path(output).absolute()
         check_target(target)
+        check_writable(target)
         chosen = self._engine(engine, threads)
         check_budgets(request, chosen)
         aim = target_of(chosen)

@@ -53,9 +53,10 @@ def write_adapted(path: Path, adapted: Adapted) -> None:
 
     Raises:
         UsageError: `path` exists and is not an adapted model.
+        EdgeAdaptError: `path` cannot be written; nothing is left behind.
     """
     check_target(path)
-    with new_directory(path) as directory:
+    with new_directory(path, sum(value.nbytes for value in adapted.tensors.values())) as directory:
         write_tensors(directory / "delta.safetensors", adapted.tensors)
         write_json(directory / "classes.json", list(adapted.class_names))
         write_json(directory / "report.json", dict(adapted.report))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from ..writing import writing
 from .tensors import TensorFile, write_tensors
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -56,9 +57,10 @@ class Checkpoint:
         return self.directory / "progress.safetensors"
 
     def save(self, tensors: Tensors, losses: tuple[float, ...]) -> None:
-        """Replace the kept state, atomically, by that after one more step."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.path, tensors, {**self.key, "losses": json.dumps(losses)})
+        """Replace the kept state, atomically, by that after one more step; raises EdgeAdaptError if it cannot."""
+        with writing(self.directory, sum(value.nbytes for value in tensors.values())):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_tensors(self.path, tensors, {**self.key, "losses": json.dumps(losses)})
 
     def load(self) -> Progress | None:
         """Return the kept state, or None where there is none.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from ..writing import writing
 
 CHUNK_BYTES = 1 << 16
 MAX_JSON_BYTES = 64 << 20
@@ -78,11 +79,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def new_directory(target: Path) -> Iterator[Path]:
+def new_directory(target: Path, needed_bytes: int | None = None) -> Iterator[Path]:
     """Yield a temporary directory that takes the place of `target` at the end, or vanishes on any error.
 
     An existing `target` is exchanged in one system call on Linux (elsewhere moved aside first), then removed.
+
+    Args:
+        target: the directory.
+        needed_bytes: about what it takes, for errors; None: not known.
+
+    Raises:
+        EdgeAdaptError: it cannot be written; names it, the reason and what to do.
     """
+    with writing(target, needed_bytes), _replacing(target) as directory:
+        yield directory
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     fresh = scratch / "new"

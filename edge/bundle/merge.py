@@ -24,11 +24,12 @@ def merge(bundle: BundleFiles, adapted: Adapted, target: Path) -> None:
     Raises:
         BundleError: the bundle has no eval.onnx.
         UsageError: `target` exists and was not written by `merge`.
+        EdgeAdaptError: `target` cannot be written; nothing is left behind.
     """
     graph, weights = bundle.file("eval.onnx"), bundle.file(WEIGHTS_FILE)
     if target.exists() and not (target.is_dir() and {entry.name for entry in target.iterdir()} <= FILES):
         raise UsageError(f"{target}: exists and is not a merged model; name another directory or remove it")
-    with new_directory(target) as directory:
+    with new_directory(target, graph.stat().st_size + weights.stat().st_size) as directory:
         shutil.copyfile(graph, directory / "model.onnx")
         shutil.copyfile(weights, directory / WEIGHTS_FILE)
         with (directory / WEIGHTS_FILE).open("r+b") as file:

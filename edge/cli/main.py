@@ -19,8 +19,8 @@ from .verify import verify
 
 INTERRUPTED = 130
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 anything else, 2 usage, 3 budget cannot be met, 4 bad bundle, 5 bad support data, "
-    "130 interrupted."
+    "Exit codes: 0 done, 1 anything else (a full disk, too), 2 usage, 3 budget cannot be met, 4 bad bundle, "
+    "5 bad support data, 130 interrupted."
 )
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeAdaptError as error:
         return _failed(error, error.exit_code)
     except OSError as error:
-        return _failed(error, 1)
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
     except (KeyboardInterrupt, click.Abort) as error:
         return _failed(str(error.__cause__ or error) or "interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0

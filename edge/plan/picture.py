@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..lower.choice import STREAM
 from ..lower.table import TERMS
+from ..writing import writing
 from .plan import Placed, Plan
 
 if TYPE_CHECKING:
@@ -54,15 +56,22 @@ def figure_of(width: float, height: float) -> Figure:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all; UsageError if matplotlib does not know the suffix."""
+    """Write a figure, whole or not at all.
+
+    Raises:
+        UsageError: matplotlib does not know the suffix.
+        EdgeAdaptError: it cannot be written.
+    """
     partial = path.with_name(f".partial-{path.name}")
     try:
-        figure.savefig(partial, dpi=150)
-        os.replace(partial, path)
+        with writing(path):
+            figure.savefig(partial, dpi=150)
+            os.replace(partial, path)
     except ValueError as error:
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _draw_panel(axes: Axes, placed: Sequence[Placed], plan: Plan, number: int) -> None:
