@@ -9,7 +9,7 @@ from .bundle import BundleFiles
 from .cost import WORD_BYTES
 from .engines import Engine
 from .engines.planned import PlannedEngine
-from .inputs import AnySupport
+from .inputs import LABEL_BYTES, NAME_BYTES, AnySupport, expected_decode_bytes, expected_seconds
 from .lower import REFERENCE, Target
 from .plan import Plan
 from .plan.candidate import Budgets
@@ -19,6 +19,7 @@ from .plan.freezing import Worth
 from .plan.frontier import frontier
 from .plan.search import Search, planning_request
 from .plan.space import Fixed, space_of
+from .stream.beside import Reading
 from .stream.passes import Passes
 from .stream.search import StreamSearch
 
@@ -43,6 +44,8 @@ def make_plan(
 ) -> Plan:
     """Plan within the request's budgets; with a support set, for the bytes its samples and decodes take.
 
+    Without one, a bundle that streams its samples is planned for `expected_decode_bytes`.
+
     Raises:
         BudgetError: naming the smallest budget that would do.
     """
@@ -56,17 +59,27 @@ def make_frontier(files: BundleFiles, request: Request, target: Target) -> list[
     return frontier(search, Budgets(request.memory_budget, request.dynamic_budget))
 
 
-def smallest_peak(files: BundleFiles, request: Request, target: Target) -> int:
-    """Return the smallest budget that any plan for the request fits, before images are read."""
-    return _search(files, request, target, None).smallest_peak()
+def smallest_peak(
+    files: BundleFiles, request: Request, target: Target, support: AnySupport | None = None
+) -> int:
+    """Return the smallest budget that any plan for the request fits; with a support set as in `make_plan`."""
+    return _search(files, request, target, support).smallest_peak()
 
 
 def _search(files: BundleFiles, request: Request, target: Target, support: AnySupport | None) -> Fitting[Any]:
     if files.streams is not None:
-        sample_bytes = files.manifest.input.sample_bytes if support is None else support.sample_bytes
-        decode_bytes = 0 if support is None else support.decode_bytes
-        return StreamSearch(Passes(files.streams, target), request.samples, sample_bytes, decode_bytes)
+        return StreamSearch(Passes(files.streams, target), _reading(files, request.samples, support))
     return Search(_planning(files, request, target, support), space_of(request.samples, Fixed()))
+
+
+def _reading(files: BundleFiles, samples: int, support: AnySupport | None) -> Reading:
+    """Return what reading a support set takes, where there is none yet: what is expected of it."""
+    spec = files.manifest.input
+    if support is None:
+        kept = spec.sample_bytes + expected_decode_bytes(spec) + samples * (LABEL_BYTES + NAME_BYTES)
+        return Reading(samples, files.manifest.classes, kept, samples * expected_seconds(spec))
+    kept = support.sample_bytes + support.decode_bytes + support.held_bytes
+    return Reading(samples, len(support.class_names), kept, support.read_seconds)
 
 
 def _planning(files: BundleFiles, request: Request, target: Target, support: AnySupport | None) -> Planning:

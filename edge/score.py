@@ -29,17 +29,14 @@ def score(
     """
     loss, learned = files.loss, files.loss.learned_tensors(files.program)
     tensors = {name: weights.mapped(tensor) for name, tensor in learned.items()}
-    losses: list[float] = []
-    hits = 0
+    total, hits = 0.0, 0
     for part in _parts(files, support):
         outputs = engine.predict(files.program, weights, part)
         used = outputs[:, : len(support.class_names)] if loss.classifies else outputs
-        losses += [
-            loss.mean(used[n : n + 1].astype(np.float64), {**_row(part.given, n), **tensors})
-            for n in range(len(part))
-        ]
+        for n in range(len(part)):
+            total += loss.mean(used[n : n + 1].astype(np.float64), {**_row(part.given, n), **tensors})
         hits += int((used.argmax(axis=1) == part.labels).sum()) if loss.classifies else 0
-    return float(np.mean(losses)), hits / len(support) if loss.classifies else None
+    return total / len(support), hits / len(support) if loss.classifies else None
 
 
 def answer(files: BundleFiles, outputs: NDArray[np.float32], classes: int) -> NDArray[np.float64]:

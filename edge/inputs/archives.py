@@ -38,24 +38,15 @@ DAMAGED = (
 
 def support_from_archive(path: Path, spec: Spec, answers: Answers, max_samples: int | None) -> SupportSet:
     """Read an .npz of samples and what `answers` asks for; see `read_support`."""
-    headers = _read_headers(path)
-    name = _samples_name(path, headers)
-    _require(path, headers, *answers.parts)
-    parts = {part: headers[part] for part in answers.parts}
-    check_headers(str(path), headers[name], parts, spec, answers, name)
+    name, headers = checked_headers(path, spec, answers)
     check_sample_count(str(path), headers[name][0][0], max_samples)
     given = {part: _read_array(path, part) for part in answers.parts}
     samples = _read_array(path, name)
     return support_from_arrays(str(path), samples, given, spec, answers, max_samples, name)
 
 
-def read_labels(
-    path: Path, spec: Spec, answers: Answers
-) -> tuple[Header, str, dict[str, NDArray[Any]], tuple[str, ...]]:
-    """Read of an .npz all but the samples.
-
-    Returns:
-        Shape and type of the samples, their name, the labels by part, and the class names.
+def checked_headers(path: Path, spec: Spec, answers: Answers) -> tuple[str, dict[str, Header]]:
+    """Return the name of the samples in an .npz, and shape and type of every array.
 
     Raises:
         SupportError: as `read_support`.
@@ -65,8 +56,7 @@ def read_labels(
     _require(path, headers, *answers.parts)
     parts = {part: headers[part] for part in answers.parts}
     check_headers(str(path), headers[name], parts, spec, answers, name)
-    given, class_names = answers.read(str(path), {part: _read_array(path, part) for part in answers.parts})
-    return headers[name], name, given, class_names
+    return name, headers
 
 
 def query_from_archive(path: Path, spec: Spec) -> QuerySet:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ from ..errors import SupportError
 from ..units import format_bytes
 from .answers import ClassLabels
 from .arrays import check_sample_count
+from .held import LABEL_BYTES, Held
 from .images import Header, decode, read_header
 from .samples import QuerySet, SupportSet
 from .spec import InputSpec
@@ -63,25 +67,39 @@ def read_files(
     Raises:
         SupportError: naming the file that cannot be used or costs more than the limit.
     """
-    decode_bytes, converted = priced(files, spec, memory_limit_bytes)
+    price = priced(files, spec, memory_limit_bytes)
     images = np.empty((len(files), *spec.pixel_shape), np.uint8)
     for file, out in zip(files, images, strict=True):
         decode(file, spec, out)
-    return images, decode_bytes, converted
+    return images, price.decode_bytes, price.converted
 
 
-def priced(
-    files: Iterable[Path], spec: InputSpec, memory_limit_bytes: int | None = None
-) -> tuple[int, tuple[str, ...]]:
-    """Read the headers of image files; return the largest price of one decode in bytes, and what is converted.
+@dataclass(frozen=True)
+class Price:
+    """What reading image files takes.
+
+    Attributes:
+        decode_bytes: the largest price of one decode.
+        converted: what is converted, one short phrase each.
+        seconds: about what decoding all of them takes.
+    """
+
+    decode_bytes: int
+    converted: tuple[str, ...]
+    seconds: float
+
+
+def priced(files: Iterable[Path], spec: InputSpec, memory_limit_bytes: int | None = None) -> Price:
+    """Read the headers of image files.
 
     Raises:
         SupportError: naming the file that cannot be used or costs more than the limit.
     """
     dearest: Header | None = None
-    counts: Counter[str] = Counter()
+    counts, seconds = Counter[str](), 0.0
     for header in (read_header(file, spec) for file in files):
         counts.update(header.converted)
+        seconds += header.seconds
         if dearest is None or header.decode_bytes > dearest.decode_bytes:
             dearest = header
     assert dearest is not None
@@ -91,7 +109,14 @@ def priced(
             f"{format_bytes(memory_limit_bytes)}; scale it down or save it as a baseline JPEG"
         )
     phrases = (f"{count} image{'s' * (count > 1)} {phrase}" for phrase, count in counts.items())
-    return dearest.decode_bytes, tuple(phrases)
+    return Price(dearest.decode_bytes, tuple(phrases), seconds)
+
+
+def dearest(files: Iterable[Path], spec: InputSpec) -> tuple[Header, int]:
+    """Return the header of the image whose decoding takes most, and the median of all prices in bytes."""
+    headers = [read_header(file, spec) for file in files]
+    most = max(headers, key=lambda header: header.decode_bytes)
+    return most, median_low(header.decode_bytes for header in headers)
 
 
 def class_files(folder: Path) -> dict[str, list[Path]]:
@@ -100,21 +125,43 @@ def class_files(folder: Path) -> dict[str, list[Path]]:
     Raises:
         SupportError: a file beside the class folders, a folder inside one, an empty one.
     """
-    return dict(class_groups(folder))
+    groups = class_groups(folder, Held(str(folder), None))
+    return {name: [folder / name / file for file in files] for name, files in groups}
 
 
-def class_groups(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Yield one class at a time what `class_files` lists."""
-    for entry in _visible(folder):
-        if not entry.is_dir():
-            raise SupportError(f"{entry}: expected one sub-folder per class; move the file into one, or away")
-        files = _visible(entry)
-        nested = [file for file in files if file.is_dir()]
-        if nested:
-            raise SupportError(f"{nested[0]}: a folder inside a class folder; a class holds images only")
+def class_groups(folder: Path, held: Held) -> Iterator[tuple[str, list[str]]]:
+    """Yield one class at a time the names of what `class_files` lists; `held` counts them and their labels.
+
+    Raises:
+        SupportError: as `class_files`; or there is no room for the names.
+    """
+    for name in _names(folder, held, folders=True):
+        files = _names(folder / name, held, folders=False)
         if not files:
-            raise SupportError(f"{entry}: the class folder is empty; add images or remove it")
-        yield entry.name, files
+            raise SupportError(f"{folder / name}: the class folder is empty; add images or remove it")
+        yield name, files
+
+
+def _names(folder: Path, held: Held, folders: bool) -> list[str]:
+    """List the names in a folder without hidden ones, sorted: only folders, or none."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir() != folders:
+                raise SupportError(_misplaced(folder / entry.name, folders))
+            held.add_text(entry.name)
+            held.add(0 if folders else LABEL_BYTES)
+            names.append(entry.name)
+    names.sort()
+    return names
+
+
+def _misplaced(path: Path, folders: bool) -> str:
+    if folders:
+        return f"{path}: expected one sub-folder per class; move the file into one, or away"
+    return f"{path}: a folder inside a class folder; a class holds images only"
 
 
 def _visible(folder: Path) -> list[Path]:

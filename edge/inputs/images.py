@@ -46,11 +46,13 @@ class Header:
         path: the file.
         decode_bytes: memory that decoding and converting it takes, above the sample's own pixels.
         converted: what decoding will change, one phrase each.
+        seconds: about what decoding it takes.
     """
 
     path: Path
     decode_bytes: int
     converted: tuple[str, ...]
+    seconds: float
 
 
 def read_header(path: Path, spec: InputSpec) -> Header:
@@ -58,7 +60,14 @@ def read_header(path: Path, spec: InputSpec) -> Header:
     with _opened(path) as image:
         size = _target_size(image, spec)
         decode_bytes = price.decode_bytes(image, _expanded_mode(image), size)
-        return Header(path, decode_bytes, _conversions(image, spec))
+        seconds = price.decode_seconds(path.stat().st_size, image.width * image.height)
+        return Header(path, decode_bytes, _conversions(image, spec), seconds)
+
+
+def plain_decode_bytes(spec: InputSpec) -> int:
+    """Return what decoding an RGB file of the network's own size takes, above the sample's own pixels."""
+    image = Image.new("RGB", (spec.width, spec.height))
+    return price.decode_bytes(image, image.mode, image.size)
 
 
 def decode(path: Path, spec: InputSpec, out: NDArray[np.uint8]) -> None:

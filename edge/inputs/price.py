@@ -1,4 +1,4 @@
-"""What decoding an image file costs in memory, from its header alone.
+"""What decoding an image file costs in memory and time, from its header alone.
 
 Pillow keeps 4 bytes per pixel for everything but grey and palette images. A baseline JPEG is decoded at a
 reduced size row by row; a progressive or multi-scan one keeps every coefficient (2 bytes) until the end.
@@ -15,6 +15,8 @@ BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "RGB": 4, "RGBA": 4
 _FIXED_BYTES = 192 * 1024
 _ROW_BYTES_PER_PIXEL = 96
 _SCALES = (8, 4, 2, 1)
+_FILE_SECONDS, _BYTE_SECONDS, _PIXEL_SECONDS = 0.35e-3, 10e-9, 1.5e-9
+"""One core of an x86 machine, within a factor of 2 from 84 x 84 to 4000 x 3000 pixels, JPEG and PNG."""
 
 
 def decode_bytes(image: Image.Image, expanded_mode: str, size: tuple[int, int]) -> int:
@@ -38,6 +40,11 @@ def decode_bytes(image: Image.Image, expanded_mode: str, size: tuple[int, int]) 
         premultiplied = pixels if expanded_mode.endswith("A") else 0
         total += BYTES_PER_PIXEL[expanded_mode] * (premultiplied + size[0] * height)
     return total + 16 * size[0] * size[1]
+
+
+def decode_seconds(file_bytes: int, pixels: int) -> float:
+    """Return about what opening and decoding an image file takes."""
+    return _FILE_SECONDS + file_bytes * _BYTE_SECONDS + pixels * _PIXEL_SECONDS
 
 
 def _decoded_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:

@@ -49,6 +49,16 @@ class SupportSet:
         """Bytes of one sample as it is kept."""
         return int(self.images[0].nbytes)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what is said about the samples."""
+        return sum(array.nbytes for array in self.given.values())
+
+    @property
+    def read_seconds(self) -> float:
+        """What reading the samples takes: they are in memory."""
+        return 0.0
+
     def loss_inputs(self) -> Mapping[str, NDArray[Any]]:
         """Return what the loss reads of every sample, by input part of the program."""
         return self.given

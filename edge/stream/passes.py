@@ -14,9 +14,6 @@ from ..program import Layer, Program
 from .heads import finish_bytes
 
 KEPT = "kept"
-NAME_BYTES = 200
-"""Of a sample's file name, as a Python text."""
-LABEL_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,14 @@ class Passes:
         return lower_forward(self.streams.main, LOGITS, 1, self.target).programs[0]
 
     @cached_property
-    def _small(self) -> dict[str, StepProgram]:
+    def small(self) -> dict[str, StepProgram]:
+        """The step programs of the others, by name."""
         return {one.name: self._step_program(one, 1, "maps") for one in self.every if not one.streams}
 
     def lowered(self, samples: int, micro_batch: int, tiling: str) -> Lowered:
         """Make the step programs of `every`."""
         found = tuple(
-            self._step_program(one, micro_batch, tiling) if one.streams else self._small[one.name]
+            self._step_program(one, micro_batch, tiling) if one.streams else self.small[one.name]
             for one in self.every
         )
         return self._together(found, samples, Choice(micro_batch, STREAM, tiling=tiling))

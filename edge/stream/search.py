@@ -18,8 +18,9 @@ from ..plan.freezing import Freezing
 from ..plan.offsets import ALIGNMENT
 from ..plan.plan import Plan, arena_layout, fullest_terms
 from ..plan.static import StaticBytes
-from ..plan.work import program_macs
-from .passes import KEPT, LABEL_BYTES, NAME_BYTES, Passes
+from ..plan.work import DIGITS, program_macs
+from .beside import Reading, beside_macs, beside_seconds
+from .passes import KEPT, Passes
 
 MOST_AT_ONCE = 64
 
@@ -30,44 +31,46 @@ class Family:
 
     Attributes:
         passes: what is run.
-        samples: support samples.
-        input_bytes: of the samples, beside the network's inputs.
+        reading: the support set.
         tiling: as in `Choice`.
     """
 
     passes: Passes
-    samples: int
-    input_bytes: int
+    reading: Reading
     tiling: str
 
     @cached_property
     def figures(self) -> Figures:
         """What one lowering tells about all micro-batches."""
-        return figures_of(self.passes.large_ones(self.samples, self.tiling), self.passes.target)
+        return figures_of(self.passes.large_ones(self.reading.samples, self.tiling), self.passes.target)
+
+    def seconds(self, micro_batch: int) -> float:
+        """Return the predicted time of everything."""
+        return round(self.figures.seconds(micro_batch) + beside_seconds(self.passes, self.reading), DIGITS)
 
     def plan(self, micro_batch: int) -> Plan:
         """Place every buffer."""
         passes = self.passes
-        lowered = passes.lowered(self.samples, micro_batch, self.tiling)
+        lowered = passes.lowered(self.reading.samples, micro_batch, self.tiling)
         start = -(-passes.kept_bytes // ALIGNMENT) * ALIGNMENT
         placed = [arena_layout(program, start) for program in lowered.programs]
         predict = arena_layout(passes.predict)[1]
         dynamic = max(start + passes.finish_bytes, predict, *(peak for _, peak in placed))
         table = passes.target.table_bytes(lowered)
-        static = StaticBytes(passes.weights_bytes, table, 0, self.input_bytes)
+        static = StaticBytes(passes.weights_bytes, table, 0, self.reading.bytes)
         return Plan(
             planned_peak_bytes=static.total + dynamic,
             static_bytes=static.total,
             dynamic_bytes=dynamic,
             terms={**static.terms(), **self._terms(lowered, [peak for _, peak in placed], dynamic)},
-            samples=self.samples,
+            samples=self.reading.samples,
             steps=1,
             choice=lowered.choice,
             engine=passes.target.name,
             threads=passes.target.threads,
             layers=(tuple(layer.name for layer in passes.streams.main.layers),),
             macs=self._macs(lowered),
-            predicted_seconds=self.figures.seconds(micro_batch),
+            predicted_seconds=self.seconds(micro_batch),
             cap_cut=0.0,
             freezing=Freezing(((),)),
             lowered=lowered,
@@ -83,11 +86,10 @@ class Family:
         return {**terms, "gaps": dynamic - sum(terms.values())}
 
     def _macs(self, lowered: Lowered) -> int:
-        """Return the multiply-accumulates of all passes, those that score the result not among them."""
-        counts = {one.name: self.samples if one.streams else 1 for one in self.passes.every}
-        counts["head"] = self.passes.streams.classes
+        """Return the multiply-accumulates of everything but what scores the result."""
         programs = zip(self.passes.every, lowered.programs, strict=True)
-        return sum(counts[one.name] * program_macs(program) for one, program in programs)
+        each = sum(program_macs(program) for one, program in programs if one.streams)
+        return self.reading.samples * each + beside_macs(self.passes, self.reading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +103,12 @@ class Candidate:
     def least(self) -> Size:
         """A lower bound on what its plan takes."""
         dynamic = self.family.figures.live_bytes(self.micro_batch)
-        return Size(self.family.passes.weights_bytes + self.family.input_bytes + dynamic, dynamic)
+        return Size(self.family.passes.weights_bytes + self.family.reading.bytes + dynamic, dynamic)
 
     @property
     def seconds(self) -> float:
         """What it is predicted to take."""
-        return self.family.figures.seconds(self.micro_batch)
+        return self.family.seconds(self.micro_batch)
 
     def plan(self) -> Plan:
         """Place every buffer."""
@@ -118,11 +120,11 @@ class StreamSearch(Fitting[Candidate]):
 
     advice = "choose a smaller network"
 
-    def __init__(self, passes: Passes, samples: int, sample_bytes: int, decode_bytes: int) -> None:
-        """Take what is run, how many samples there are, and what one takes while it is read."""
+    def __init__(self, passes: Passes, reading: Reading) -> None:
+        """Take what is run, and what on."""
         super().__init__()
-        held = sample_bytes + decode_bytes + samples * (LABEL_BYTES + NAME_BYTES)
-        families = [Family(passes, samples, held, tiling) for tiling in TILINGS]
+        samples = reading.samples
+        families = [Family(passes, reading, tiling) for tiling in TILINGS]
         few = range(1, MOST_AT_ONCE + 1)
         sizes = [size for size in few if -(-samples // -(-samples // size)) == size]
         self._every = [Candidate(family, size) for family in families for size in sizes]
