@@ -19,7 +19,7 @@ from .learner_parts import LearnerParts
 from .lite import check_size
 from .losses import SQUARED_ERROR
 from .models import build_backbone
-from .models.own import build_own, import_backbone, is_import_path
+from .models.own import build_own, check_gradient, import_backbone, is_import_path
 from .models.timm_models import build_timm, is_timm
 from .outer import METHODS
 from .tasks import (
@@ -70,6 +70,8 @@ def assemble(config: RunConfig, spec: Spec, outputs: int | None = None) -> Gradi
     module, root = _backbone(config, spec, outputs or config.task.ways)
     try:
         network = Network(module, spec.shape, config.loss)
+        if is_import_path(config.backbone):
+            check_gradient(module, spec.shape)
     except ValueError as error:
         raise ConfigError(f"backbone: {config.backbone}: {error}") from None
     try:

@@ -31,6 +31,7 @@ OWN_SPEC: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(DECODED, ("size",)),
 }
 """Which of `SPEC_SETTINGS` may be given; images of a folder need them all."""
+LARGEST_SEED = 2**63
 DEVICES = ("cpu", "cuda")
 BUILT_IN = ("glyphs", "sinusoid")
 """Data sets that no file is read for."""
@@ -171,7 +172,8 @@ class TrainConfig:
     initial_weights: str | None = None
     """A safetensors file or a state dict of torch (.pt, .pth) of weights to start from, by name; what it lacks (a new
     classifier) starts at random. Learners without inner steps take norms' statistics too, and need all but a
-    classifier."""
+    classifier. Or the checkpoint.pt of a run of the same method and backbone, such as one that failed: the weights that
+    it kept; step sizes begin anew."""
 
     def __post_init__(self) -> None:
         for name in ("outer_steps", "tasks_per_step", "validate_every"):
@@ -232,7 +234,7 @@ class RunConfig:
     backbone_root: str | None = None
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed >= 0, "at least 0", self.seed)
+        _check("seed", 0 <= self.seed < LARGEST_SEED, "at least 0 and below 2^63", self.seed)
         known = self.backbone in BACKBONES or is_import_path(self.backbone) or is_timm(self.backbone)
         expected = f"one of {', '.join(BACKBONES)}, timm:NAME, or your own as package.module:Name"
         _check("backbone", known, expected, self.backbone)

@@ -9,3 +9,7 @@ class ConfigError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training cannot go on, although the configuration was fine (the loss is no number, nothing to keep)."""
+
+
+class TrainingWarning(UserWarning):
+    """Training goes on, but what it leaves behind may be worth little; the line says why and what to do."""

@@ -15,8 +15,41 @@ from torch import Tensor, nn
 
 from .errors import ConfigError
 from .outer import Meta
+from .run.state import load_checkpoint, readable
 
 TORCH_SUFFIXES = (".pt", ".pth")
+ANEW = ("alpha", "open", "benefit")
+"""Of a checkpoint, what a new run makes afresh: step sizes, and what goes with them."""
+
+
+def from_checkpoint(meta: Meta, path: Path) -> Meta:
+    """The weights that a meta-training kept (best validated ones, else last ones) in place of one's own.
+
+    Args:
+        meta: where training would start; its step sizes stay.
+        path: `checkpoint.pt` of a run of the same method and backbone.
+
+    Raises:
+        ConfigError: it is damaged, or of another method or backbone.
+    """
+    state, _ = load_checkpoint(path)
+    kept = (state.best or state).meta
+    both = []
+    for own, found in ((meta.learned, kept.learned), (meta.fixed, kept.fixed)):
+        taken = {name: value for name, value in found.items() if name not in ANEW}
+        for name, value in taken.items():
+            _check(path, name, own.get(name), value)
+        both.append({**own, **taken})
+    return Meta(*both)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is, by its form, the checkpoint of a meta-training."""
+    if path.suffix not in TORCH_SUFFIXES or not path.is_file():
+        return False
+    with readable(path):
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    return isinstance(content, Mapping) and {"format", "config", "state"} <= content.keys()
 
 
 def with_weights(meta: Meta, path: Path) -> Meta:
@@ -25,6 +58,8 @@ def with_weights(meta: Meta, path: Path) -> Meta:
     Raises:
         ConfigError: no such file, or a tensor in it has no place in the network or another shape or dtype.
     """
+    if is_checkpoint(path):
+        return from_checkpoint(meta, path)
     found = read_weights(path)
     for name, value in found.items():
         _check(path, name, meta.learned.get(name), value)

@@ -18,7 +18,7 @@ from .amortized.base import EVERYWHERE
 from .batches import tasks_of
 from .config import RunConfig
 from .errors import ConfigError, TrainingError
-from .initial import load_extractor
+from .initial import from_checkpoint, is_checkpoint, load_extractor
 from .losses import Loss
 from .outer import Meta, MetaGradient, MethodConfig
 from .parts import Conclusion, Tick
@@ -67,6 +67,8 @@ class LearnerParts:
     def init(self) -> Meta:
         """Random weights, or those of an earlier training, which some learners and some norms cannot do without."""
         weights, seed = self.config.train.initial_weights, self.config.seed
+        if weights is not None and is_checkpoint(Path(weights)):
+            return from_checkpoint(self.learner.init(seed), Path(weights))
         if weights is not None:
             module = copy.deepcopy(self.module)
             load_extractor(module, self.learner.modules.extractor, Path(weights))

@@ -75,7 +75,8 @@ def train(
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
     if not job.directory.result.exists():
-        with Progress(parts.config.train.outer_steps, state.step, progress, parts.loss) as shown:
+        shows = Progress(parts.config.train.outer_steps, state.step, progress, parts.loss)
+        with job.directory.noting_failure(), shows as shown:
             finish(job, run(job, state, shown), test, shown)
     return load_run(out)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def import_backbone(path: str, root: str | None = None) -> OwnBackbone:
             f"{error}; it is looked for in {folder} and where Python looks: run from the directory that holds "
             "it, or set backbone_root"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"importing {module_name} fails: {_one_line(error)}") from None
     found = _root(module_name, getattr(module, "__file__", None), folder)
     build = getattr(module, name, None)
@@ -88,21 +89,46 @@ def build_own(
 
     Raises:
         ValueError: it has no such option, cannot be built or run, returns another shape, or what it returns for
-            a sample is random or depends on the other samples, or its forward pass depends on data.
+            a sample is random or depends on the other samples, or its forward pass depends on data, or a parameter
+            of it is empty.
     """
     chosen = checked_options(own.path, own.build, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             module = own.build(sample_shape, outputs, **chosen)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"building it for samples {sample_shape} fails: {_one_line(error)}") from None
     if not isinstance(module, nn.Module):
         raise ValueError(f"expected a torch module, got {type(module).__name__}")
+    for name, value in module.named_parameters():
+        if value.numel() == 0:
+            raise ValueError(f"parameter {name} has shape {tuple(value.shape)}, without a number to learn")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _try(copy.deepcopy(module), sample_shape, outputs)
     return module
+
+
+@torch.enable_grad()
+def check_gradient(module: nn.Module, sample_shape: Shape) -> None:
+    """Try the backward pass, on random samples and a copy.
+
+    Raises:
+        ValueError: no gradient of the output reaches a parameter, which is named.
+    """
+    trial = copy.deepcopy(module).requires_grad_()
+    x = torch.randn(SAMPLES, *sample_shape, generator=torch.Generator().manual_seed(0))
+    y = trial(x)
+    names = [name for name, _ in trial.named_parameters()]
+    found = (
+        torch.autograd.grad(y.sum(), list(trial.parameters()), allow_unused=True) if y.requires_grad else ()
+    )
+    for name, gradient in zip_longest(names, found):
+        if gradient is None:
+            raise ValueError(
+                f"no gradient reaches parameter {name}; remove the detach, no_grad or .data that cuts it off"
+            )
 
 
 @torch.no_grad()
@@ -113,7 +139,7 @@ def _try(module: nn.Module, sample_shape: Shape, outputs: int) -> None:
         first, again = module(x), module(x)
         module.eval()
         together, alone = module(x), torch.cat([module(x[n : n + 1]) for n in range(SAMPLES)])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"running it on samples {(SAMPLES, *sample_shape)} fails: {_one_line(error)}"
         ) from None
@@ -161,6 +187,6 @@ def _root(module_name: str, file: str | None, folder: Path) -> str | None:
     return str(folder.resolve()) if inside else None
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     lines: list[Any] = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -27,7 +27,7 @@ class Mrml(Maml):
     """
 
     name: ClassVar[str] = "mrml"
-    paper: ClassVar[str] = "Yang, Ma & Yu, Memory-Reduced Meta-Learning with Guaranteed Convergence"
+    paper: ClassVar[str] = "Yang, Ma & Yu, AAAI 2025"
     summary: ClassVar[str] = "adapts the head or named layers; the rest learns by an implicit gradient"
     uses: ClassVar[frozenset[str]] = frozenset({"mu", "task_layers", "cg_steps"})
 

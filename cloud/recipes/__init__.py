@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import read_text
 from ..settings.tables import flatten, merge, read_toml
 
 EXTENDS = "extends"
@@ -46,8 +47,9 @@ def _text(name: str) -> str:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"recipe file {name} does not exist")
-        return path.read_text(encoding="utf-8")
+            found = "is no file" if path.exists() else "does not exist"
+            raise ConfigError(f"recipe file {name} {found}")
+        return read_text(path)
     if name not in recipe_names():
         raise ConfigError(
             f"no recipe is called {name!r}; there are {', '.join(recipe_names())}, or a .toml file"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..config import RunConfig, differences
-from ..errors import ConfigError
-from ..files import PARTIAL, replace_bytes, replace_text
+from ..errors import ConfigError, TrainingError
+from ..files import PARTIAL, read_text, replace_bytes, replace_text
 from ..settings.tables import read_toml, write_toml
 from ..settings.typed import to_table
 from .state import State, load_checkpoint, save_checkpoint
@@ -85,6 +86,7 @@ class RunDirectory(Directory):
     checkpoint.pt      the last validated (or interrupted) state
     model.safetensors  the kept meta-parameters: weights; of inner steps alpha (K, L) and attention, of learners without
                        them also frozen weights and statistics
+    failed.txt         why training stopped for good; only of a run that did
     layers.json        of inner steps: the layer table with caps and benefits per step
     result.json        accuracy or mean squared error on validation and test tasks, seconds, versions
     *.png              learning_curve; of inner steps step_sizes
@@ -99,6 +101,21 @@ class RunDirectory(Directory):
     def layers(self) -> Path:
         """The layer table, JSON."""
         return self.path / "layers.json"
+
+    @property
+    def failed(self) -> Path:
+        """Why training stopped for good, one line; only of a run that did."""
+        return self.path / "failed.txt"
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Write down a `TrainingError`, so that whoever finds the directory learns of it."""
+        self.failed.unlink(missing_ok=True)
+        try:
+            yield
+        except TrainingError as error:
+            replace_text(self.failed, f"{error}\n")
+            raise
 
     def resume(self, config: RunConfig) -> State:
         """The state of an interrupted run.
@@ -120,12 +137,12 @@ def read_config(path: Path) -> RunConfig:
     """The configuration of a run directory.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it is damaged.
     """
     file = RunDirectory(path).config
     if not file.is_file():
         raise ConfigError(f"{path} is no run directory: {file.name} is missing")
-    return RunConfig.from_table(read_toml(file.read_text(encoding="utf-8"), str(file)))
+    return RunConfig.from_table(read_toml(read_text(file), str(file)))
 
 
 def replace_json(path: Path, content: Any) -> None:

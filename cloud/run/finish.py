@@ -44,6 +44,11 @@ def finish(job: Job, state: State, test: TaskSampler, shown: Progress) -> None:
     learning_curve(state.history, job.directory.path / "learning_curve.png", parts.loss)
     for name, picture in conclusion.pictures.items():
         picture(job.directory.path / name)
+    if conclusion.entries.get("active_layers") == 0:
+        shown.warn(
+            "no layer is active: every step size of the kept state is 0, so it does not adapt at all; train again "
+            "with a lower method.penalty_strength"
+        )
     replace_json(job.directory.result, {**_result(job, state, state.best, score), **conclusion.entries})
 
 
@@ -77,7 +82,13 @@ def _result(job: Job, state: State, best: Best, score: Score) -> dict[str, Any]:
             "tasks": config.train.validation_tasks,
         },
         "test": score.to_json(),
+        **_residual(state),
         "seconds": round(state.seconds, 1),
         "input": job.parts.spec.to_json(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
+
+
+def _residual(state: State) -> dict[str, float]:
+    """Of an implicit method, how far its inner problems were from solved, mean since the last but one validation."""
+    return {name: value for name, value in state.history[-1].items() if name == "lower_residual"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,7 +55,7 @@ def run(job: Job, state: State, shown: Progress) -> State:
     """Train to the last step.
 
     Raises:
-        TrainingError: the loss is no number any more; the checkpoint on disk is the last good one.
+        TrainingError: a loss or residual is no number any more; the checkpoint on disk is the last good one.
         KeyboardInterrupt: after the last finished step was saved.
     """
     try:
@@ -86,7 +86,7 @@ def _advance(job: Job, state: State) -> State:
     result = parts.meta_gradient(state.meta, job.training, first, progress)
     rates = _rates(job, state)
     learned, moments = adam.update(state.meta.learned, result.grads, state.adam, rates)
-    _refuse_nan(job, step, result.metrics["query_loss"], (*learned.values(), *moments.second.values()))
+    _refuse_nan(job, step, result.metrics, (*learned.values(), *moments.second.values()))
     meta = parts.after_step(replace(state.meta, learned=learned), result, step / config.outer_steps)
     seconds = state.seconds + time.perf_counter() - started
     pending = (*state.pending, result.metrics)
@@ -102,12 +102,17 @@ def _rates(job: Job, state: State) -> dict[str, float]:
     return {name: group["lr"] * decay for group in groups for name in group["names"]}
 
 
-def _refuse_nan(job: Job, step: int, loss: float, tensors: Iterable[Tensor] = ()) -> None:
+def _refuse_nan(job: Job, step: int, metrics: Mapping[str, float], tensors: Iterable[Tensor] = ()) -> None:
     """Stop before numbers that are none reach the state; the means of squared gradients tell of the gradients, too."""
-    if not math.isfinite(loss) or not all_finite(tensors):
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not bad and not all_finite(tensors):
+        bad = ["gradient or weight"]
+    if bad:
+        kept = job.directory.checkpoint
         raise TrainingError(
-            f"loss, gradient or weight is not a number at outer step {step}; {job.directory.checkpoint} keeps "
-            "the last good state; start again with a lower train.learning_rate or method.inner_step_size"
+            f"{bad[0]} is not a number at outer step {step}; {kept} keeps the last good state, but --resume would come "
+            "to the same end: start a new run with a lower train.learning_rate or method.inner_step_size, from random "
+            f"weights or from the kept ones (--set train.initial_weights={kept})"
         )
 
 
@@ -122,7 +127,7 @@ def _validate(job: Job, state: State) -> State:
     started = time.perf_counter()
     parts, config = job.parts, job.config.train
     score = parts.measure(state.meta, job.validation, config.validation_tasks)
-    _refuse_nan(job, state.step, score.loss)
+    _refuse_nan(job, state.step, {"validation loss": score.loss})
     best = state.best
     eligible = parts.eligible(state.meta, state.step / config.outer_steps)
     if eligible and (best is None or score.of.better(score.value, best.score)):

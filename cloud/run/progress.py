@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from types import TracebackType
 
 from tqdm import tqdm
 
+from ..errors import TrainingWarning
 from ..losses import CROSS_ENTROPY, Loss
 from .state import State
 
 FIRST_GUESS_AFTER = 5
 UNSOLVED = 0.1
 """Mean residual of the lower level above which an implicit gradient is not to be trusted."""
+LONGEST_FIXED = 1e4
+"""Losses from here on are shown with an exponent."""
 
 
 class Progress:
-    """A progress bar on stderr (or nothing at all); it never touches what is computed."""
+    """A progress bar on stderr, or warnings alone; it never touches what is computed."""
 
     def __init__(self, total: int, start: int, shown: bool, loss: Loss = CROSS_ENTROPY) -> None:
         interval = 0.5 if sys.stderr.isatty() else 15.0
@@ -25,7 +29,7 @@ class Progress:
             total=total, initial=start, unit="step", disable=not shown, file=sys.stderr, dynamic_ncols=True,
             mininterval=interval,
         )  # fmt: skip
-        self._start, self._loss = start, loss
+        self._start, self._loss, self._warned = start, loss, False
 
     def step(self, state: State) -> None:
         """Show the state after one outer step."""
@@ -44,11 +48,26 @@ class Progress:
             f"± {row['validation_ci95']:.4f}{_active(row)}"
         )
         if (residual := row.get("lower_residual", 0.0)) > UNSOLVED:
-            self.note(
-                f"step {row['step']:.0f}: warning: the inner problem is not solved (residual {residual:.2f}, "
-                f"want {UNSOLVED:g}), so the outer gradient is inexact; raise method.inner_steps or "
-                "method.inner_step_size, or method.mu or method.prox"
-            )
+            self._warn_unsolved(int(row["step"]), residual)
+
+    def _warn_unsolved(self, step: int, residual: float) -> None:
+        """Once as a Python warning; above the bar, at every validation that it is true of."""
+        if self._bar.disable and self._warned:
+            return
+        self._warned = True
+        self.warn(
+            f"step {step}: the inner problem is not solved (lower_residual {residual:.2f}, want {UNSOLVED:g}), so the "
+            "outer gradient is inexact. Where it stays near 1 or swings, the inner steps are too large: lower "
+            "method.inner_step_size. Where it falls but stays above, they are too few: raise method.inner_steps, or "
+            "method.mu (MRML) or method.prox (iMAML)"
+        )
+
+    def warn(self, text: str) -> None:
+        """Say that something is wrong: above the bar, or, where none is shown, as a `TrainingWarning`."""
+        if self._bar.disable:
+            warnings.warn(text, TrainingWarning, stacklevel=2)
+        else:
+            self.note(f"warning: {text}")
 
     def note(self, text: str) -> None:
         """Show one line above the bar."""
@@ -57,7 +76,7 @@ class Progress:
 
     def _shown(self, metrics: Mapping[str, float]) -> dict[str, str]:
         name = self._loss.metric
-        shown = {"loss": f"{metrics['query_loss']:.3f}", name: f"{metrics[f'query_{name}']:.3f}"}
+        shown = {"loss": short(metrics["query_loss"]), name: short(metrics[f"query_{name}"])}
         return shown | ({"active layers": f"{active:.0f}"} if (active := metrics["active_layers"]) else {})
 
     def __enter__(self) -> Progress:
@@ -75,6 +94,11 @@ def _active(row: Mapping[str, float]) -> str:
         return ""
     zero = row["zero_step_sizes"]
     return f", {row['active_layers']:.0f} layers active, {zero:.0%} of the step sizes zero"
+
+
+def short(value: float) -> str:
+    """A loss or an accuracy in few characters: `1.250`, `2.37e+35`."""
+    return f"{value:.3f}" if abs(value) < LONGEST_FIXED else f"{value:.3g}"
 
 
 def minutes(seconds: float) -> str:

@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...edge.cost import Layer
+from ...edge.errors import BundleError
 from ...edge.inputs import InputSpec, Spec, spec_from_json
 from ..amortized import Learner, Modules
 from ..assemble import assemble, parts_of
 from ..config import RunConfig
 from ..errors import ConfigError
+from ..files import read_text
 from ..gradient_parts import GradientParts
 from ..learner_parts import LearnerParts
 from ..outer import Meta
@@ -170,16 +172,20 @@ def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
     directory = RunDirectory(Path(path))
     config = read_config(directory.path)
     if not directory.result.is_file():
+        if directory.failed.is_file():
+            raise ConfigError(
+                f"{path} has no result, its training failed: {read_text(directory.failed).strip()}"
+            )
         raise ConfigError(f"{path} is not finished (no result.json): go on with meta-train run ... --resume")
     try:
-        result = json.loads(directory.result.read_text(encoding="utf-8"))
+        result = _table(directory.result, _json(directory.result), ("input", "test"))
         tensors = load_file(directory.model)
-        parts = parts_of(config, spec_from_json(result["input"]), result.get("outputs"))
-        if isinstance(parts, LearnerParts):
-            return _amortized(directory, config, parts, tensors, result)
-        layers = json.loads(directory.layers.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} is damaged ({error}); train again") from None
+    parts = parts_of(config, _spec(directory, result), result.get("outputs"))
+    if isinstance(parts, LearnerParts):
+        return _amortized(directory, config, parts, tensors, result)
+    layers = _layers(directory, parts)
     return TrainedRun(
         path=directory.path,
         config=config,
@@ -190,6 +196,39 @@ def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
         caps=tuple(None if row["cap"] is None else tuple(row["cap"]) for row in layers),
         benefits=tuple(tuple(row["benefit"]) for row in layers),
     )
+
+
+def _json(path: Path) -> Any:
+    """The content of a JSON file; raises ConfigError where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is damaged ({error}); train again") from None
+
+
+def _table(path: Path, content: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON object with these entries; raises ConfigError for anything else."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is damaged (expected an object, got {content!r:.40}); train again")
+    for name in names:
+        if name not in content:
+            raise ConfigError(f"{path} is damaged ({name} is missing); train again")
+    return content
+
+
+def _spec(directory: RunDirectory, result: dict[str, Any]) -> Spec:
+    try:
+        return spec_from_json(_table(directory.result, result["input"], ()))
+    except BundleError as error:
+        raise ConfigError(f"{directory.result} is damaged ({error}); train again") from None
+
+
+def _layers(directory: RunDirectory, parts: GradientParts) -> list[dict[str, Any]]:
+    """The layer table, one row for each layer of the network."""
+    rows, expected = _json(directory.layers), len(parts.network.layers)
+    if not isinstance(rows, list) or len(rows) != expected:
+        raise ConfigError(f"{directory.layers} is damaged (expected {expected} rows); train again")
+    return [_table(directory.layers, row, ("cap", "benefit")) for row in rows]
 
 
 def _amortized(

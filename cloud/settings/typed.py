@@ -83,7 +83,7 @@ def convert(hint: Any, value: Any, name: str) -> Any:
         return {key: item for key, item in value.items() if item != NONE}
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{name}: expected a list such as [0.5], got {value!r}")
+            raise ConfigError(f"{name}: expected a list such as {_LISTS[get_args(hint)[0]]}, got {value!r}")
         return tuple(convert(get_args(hint)[0], item, name) for item in value)
     return _scalar(hint, value, name)
 
@@ -99,6 +99,8 @@ def _scalar(hint: type[Any], value: Any, name: str) -> Any:
 
 
 _WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+_LISTS: dict[type, str] = {bool: "[true]", int: "[2]", float: "[0.5]", str: '["fc"]'}
 
 
 def _required(field: Field[Any]) -> bool:

@@ -171,6 +171,13 @@ def _rotated(classes: tuple[Images, ...]) -> tuple[Images, ...]:
     return tuple(Turned(images, quarters) for quarters in range(4) for images in classes)
 
 
+def sample_settings(split: str) -> str:
+    """The settings that say how many samples of a class, or of a function, a task of a split has."""
+    if split == "train":
+        return "task.shots (or task.training_shots) + task.queries (or task.training_queries)"
+    return "task.shots + task.queries"
+
+
 def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int) -> None:
     for field, value, least in (
         ("ways", ways, 2),
@@ -184,8 +191,9 @@ def _check(dataset: Dataset, ways: int, shots: int, queries: int, seed: int) -> 
     smallest = min(range(len(dataset)), key=lambda c: len(dataset.classes[c]))
     if shots + queries > len(dataset.classes[smallest]):
         raise ConfigError(
-            f"shots + queries: {shots} + {queries} asked for, but class {dataset.class_names[smallest]} "
-            f"of {where} has {len(dataset.classes[smallest])} samples"
+            f"{sample_settings(dataset.split)}: {shots} + {queries} asked for, but class "
+            f"{dataset.class_names[smallest]} of {where} has {len(dataset.classes[smallest])} samples; ask for fewer, "
+            "or give the class more"
         )
     kept = dataset.kept_at_once
     if kept is not None and ways * shots > kept:
@@ -206,4 +214,6 @@ def _check_training(dataset: Dataset, ways: int, rotations: bool, augmentation: 
             raise ConfigError(f"{field}: images of {where} are not square, {dataset.spec.pixel_shape}")
     available = len(dataset) * (4 if rotations else 1)
     if ways > available:
-        raise ConfigError(f"ways: {ways} asked for, but {where} has {available} classes")
+        raise ConfigError(
+            f"task.ways: {ways} asked for, but {where} has {available} classes; ask for fewer, or add classes"
+        )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...edge.inputs import ArraySpec
 from ..errors import ConfigError
-from .episodes import EpisodeBatch
+from .episodes import EpisodeBatch, sample_settings
 
 Samples = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -53,8 +53,8 @@ class FunctionSampler:
     def __init__(self, functions: Functions, *, shots: int, queries: int, seed: int) -> None:
         if functions.most is not None and shots + queries > functions.most:
             raise ConfigError(
-                f"shots + queries: {shots} + {queries} asked for, but a task of {functions.name} "
-                f"{functions.split} has {functions.most} samples"
+                f"{sample_settings(functions.split)}: {shots} + {queries} asked for, but a task of {functions.name} "
+                f"{functions.split} has {functions.most} samples; ask for fewer, or make the tasks larger"
             )
         self.functions, self.shots, self.seed = functions, shots, seed
         self.spec, self.outputs, self.samples = functions.spec, functions.outputs, shots + queries

@@ -95,7 +95,10 @@ def test_eval_takes_another_data_set_by_name_and_folder(finished: TrainedRun, st
             ["run", "RECIPE", *MRML, 'method.task_layers=["head"]'],
             "method.task_layers: no layer is called 'head'",
         ),
-        (["run", "RECIPE", "--set", "task.shots=9"], "shots + queries: 9 + 2 asked for, but class kind"),
+        (
+            ["run", "RECIPE", "--set", "task.shots=9"],
+            "task.queries (or task.training_queries): 9 + 2 asked for, but class kind",
+        ),
         (["run", "RECIPE", "--set", "task.ways=6"], "ways: 6 asked for, but"),
         (["run", "RECIPE", "--resume"], "there is nothing to resume; leave --resume away"),
         (
@@ -129,9 +132,7 @@ def test_failed_training_is_one_line_and_exit_code_1(recipe: Path, stripes: Path
     broken = ["--set", "train.learning_rate=1e30"]
     result = meta_train("run", recipe, "--data", stripes, "--out", tmp_path / "run", *broken)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith(
-        "Error: loss, gradient or weight is not a number at outer step 2"
-    )
+    assert result.stderr.splitlines()[-1].startswith("Error: query_loss is not a number at outer step 2")
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 

@@ -53,6 +53,8 @@ def test_a_recipe_is_valid_says_what_it_is_and_survives_config_toml(name: str) -
             r"data\.name must be one of glyphs, .*, miniimagenet, caltech101, folder, sinusoid, arrays, got 'mnist'",
         ),
         ("data.size", 28, r"data\.size: glyphs brings its own, got 28"),
+        ("method.task_layers", "fc", r"method\.task_layers: expected a list such as \[\"fc\"\], got 'fc'"),
+        ("seed", 99999999999999999999999, r"seed must be at least 0 and below 2\^63, got 9999"),
         ("task.ways", 1, r"task\.ways must be at least 2, got 1"),
         (
             "data.name",
@@ -176,6 +178,15 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
         read_recipe("pmeta")
     with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist"):
         read_recipe("nowhere.toml")
+
+
+def test_a_recipe_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photo.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"photo\.toml is damaged: not text in UTF-8"):
+        read_recipe(str(tmp_path / "photo.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.toml is no file"):
+        read_recipe(str(tmp_path / "folder.toml"))
 
 
 @pytest.mark.parametrize("name", ["glyphs", "omniglot", "sinusoid"])

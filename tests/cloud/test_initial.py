@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run.directory import RunDirectory
 from edge_adapt.cloud.run.loop import Job, begin
+from edge_adapt.cloud.run.state import Best
 from safetensors.torch import save_file
 
 
@@ -33,6 +35,22 @@ def test_the_weights_in_the_file_are_taken_and_all_others_stay_as_they_start(
     assert torch.equal(found["conv2.weight"], given["conv2.weight"])
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in plain if name != "conv2.weight")
+
+
+def test_of_a_checkpoint_the_best_weights_are_taken_but_no_step_sizes(
+    recipe: Path, stripes: Path, tmp_path: Path
+) -> None:
+    job = make_job(recipe, stripes, tmp_path / "first", None)
+    state = begin(job)
+    best = {name: value + 1 for name, value in state.meta.learned.items()}
+    job.directory.save(replace(state, best=Best(1, 0.5, replace(state.meta, learned=best))), job.config)
+    found = begin(make_job(recipe, stripes, tmp_path / "run", job.directory.checkpoint)).meta.learned
+    assert torch.equal(found["alpha"], state.meta.alpha)
+    assert all(torch.equal(value, best[name]) for name, value in found.items() if name != "alpha")
+    other = replace(state.meta, learned={"fc.bias": torch.zeros(7)})
+    job.directory.save(replace(state, meta=other), job.config)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt, fc\.bias: the network has torch\.float32 \(3,\)"):
+        begin(make_job(recipe, stripes, tmp_path / "other", job.directory.checkpoint))
 
 
 @pytest.mark.parametrize(

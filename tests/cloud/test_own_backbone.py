@@ -130,6 +130,16 @@ class Frozen(MyNet):
         self.enter.requires_grad_(False)
 
 
+class Cut(MyNet):
+    def forward(self, x):
+        return self.head(self.inner(self.enter(x.flatten(1)).detach()))
+
+
+class CutEverywhere(MyNet):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
 class Recurrent(nn.Module):
     def __init__(self, sample_shape, outputs):
         super().__init__()
@@ -237,7 +247,7 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
     [
         (
             "Mynet",
-            r"has no class or function 'Mynet'; it has Adding, Branching, Frozen, Gate, InPlace, Leaking, Mixing",
+            r"has no class or function 'Mynet'; it has Adding, Branching, Cut, CutEverywhere, Frozen, Gate, InPlace,",
         ),
         ("number", r"expected a torch module, got int"),
         ("broken", r"building it for samples \(1,\) fails: RuntimeError: no such layer"),
@@ -255,6 +265,8 @@ def test_it_classifies_too_with_attention(package: str, tmp_path: Path) -> None:
         ("Unused", r"parameter inner\.hidden0\.weight plays no part in the output"),
         ("Tied", r"inner\.hidden0\.weight and inner\.hidden1\.weight are one parameter"),
         ("Frozen", r"parameter enter\.weight needs no gradient, but meta-training would change it"),
+        ("Cut", r"no gradient reaches parameter enter\.weight; remove the detach"),
+        ("CutEverywhere", r"no gradient reaches parameter enter\.weight; remove the detach"),
         ("Recurrent", r"layer cells: expected conv, linear, GroupNorm or BatchNorm, got GRU"),
     ],
 )
@@ -278,12 +290,17 @@ def test_activations_in_place_change_no_number(package: str, tmp_path: Path) -> 
         assert torch.equal(runs["InPlace"].meta.learned[name], value), name
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_outputs_and_options_that_do_not_fit_are_refused(package: str, tmp_path: Path) -> None:
     overrides = {**SHORT, "backbone": f"{package}:Wide"}
     with pytest.raises(ConfigError, match=r"of 3 samples it returns \(3, 1\), expected \(3, 5\)"):
         train("pmeta-conv4-glyphs", tmp_path / "run", overrides)
     with pytest.raises(ConfigError, match=r"has no option 'depth'; it has width, units"):
         train_sinusoid(package, tmp_path / "run", **{"architecture.depth": 2})
+    with pytest.raises(
+        ConfigError, match=r"parameter enter\.weight has shape \(0, 1\), without a number to learn"
+    ):
+        train_sinusoid(package, tmp_path / "run", **{"architecture.width": 0})
     with pytest.raises(ConfigError, match=r"architecture\.width: expected a whole number, got 'wide'"):
         train_sinusoid(package, tmp_path / "run", **{"architecture.width": "wide"})
 
@@ -299,3 +316,6 @@ def test_a_path_that_names_nothing_is_refused(package: str, tmp_path: Path) -> N
     (tmp_path / "work" / "faulty_net.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match=r"importing faulty_net fails: ZeroDivisionError: division by zero"):
         train_sinusoid("faulty_net", tmp_path / "run")
+    (tmp_path / "work" / "leaving_net.py").write_text("import sys\nsys.exit(3)")
+    with pytest.raises(ConfigError, match=r"importing leaving_net fails: SystemExit: 3"):
+        train_sinusoid("leaving_net", tmp_path / "run")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from edge_adapt.cloud.errors import TrainingWarning
 from edge_adapt.cloud.outer import Meta
 from edge_adapt.cloud.run.adam import AdamState
-from edge_adapt.cloud.run.progress import FIRST_GUESS_AFTER, Progress, minutes
+from edge_adapt.cloud.run.progress import FIRST_GUESS_AFTER, Progress, minutes, short
 from edge_adapt.cloud.run.state import State
 
 METRICS = {"query_loss": 1.25, "query_accuracy": 0.5, "active_layers": 7.0}
@@ -35,18 +36,37 @@ def test_nothing_is_printed_unless_asked_for(capsys: pytest.CaptureFixture[str])
     assert printed.out + printed.err == ""
 
 
-@pytest.mark.parametrize(("residual", "warned"), [(0.5, True), (0.01, False)])
-def test_an_inner_problem_that_is_not_solved_is_warned_of(
-    residual: float, warned: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    row = {
+def validated(residual: float) -> dict[str, float]:
+    return {
         "step": 4, "validation_accuracy": 0.5, "validation_ci95": 0.1, "active_layers": 1, "zero_step_sizes": 0.5,
         "lower_residual": residual,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("residual", "times"), [(0.5, 2), (0.01, 0)])
+def test_an_inner_problem_that_is_not_solved_is_warned_of_above_the_bar_each_time(
+    residual: float, times: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Progress(total=100, start=0, shown=True) as shown:
-        shown.validated(row)
-    message = f"step 4: warning: the inner problem is not solved (residual {residual:.2f}, want 0.1)"
-    assert (message in capsys.readouterr().err) == warned
+        shown.validated(validated(residual))
+        shown.validated(validated(residual))
+    message = f"warning: step 4: the inner problem is not solved (lower_residual {residual:.2f}, want 0.1)"
+    assert capsys.readouterr().err.count(message) == times
+
+
+def test_without_a_bar_it_is_warned_of_once_and_both_ways_out_are_named() -> None:
+    with Progress(total=100, start=0, shown=False) as shown:
+        shown.validated(validated(0.01))
+        with pytest.warns(
+            TrainingWarning, match="large: lower method.inner_step_size.*few: raise method.inner_steps"
+        ):
+            shown.validated(validated(0.5))
+        shown.validated(validated(0.5))
+
+
+def test_a_loss_that_grew_without_bound_stays_short() -> None:
+    assert short(2.5) == "2.500"
+    assert short(237096872223207847665457468276736.0) == "2.37e+32"
 
 
 @pytest.mark.parametrize(

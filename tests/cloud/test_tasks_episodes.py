@@ -138,9 +138,13 @@ def test_rotations_add_the_three_turned_copies_of_every_class():
         ({"shots": 0}, "shots: expected at least 1, got 0"),
         ({"queries": 0}, "queries: expected at least 1, got 0"),
         ({"seed": -1}, "seed: expected at least 0, got -1"),
-        ({"ways": 7}, "ways: 7 asked for, but toy train has 6 classes"),
-        ({"ways": 25, "rotations": True}, "ways: 25 asked for, but toy train has 24 classes"),
-        ({"shots": 4}, r"shots \+ queries: 4 \+ 4 asked for, but class b of toy train has 7 samples"),
+        ({"ways": 7}, "task.ways: 7 asked for, but toy train has 6 classes"),
+        ({"ways": 25, "rotations": True}, "task.ways: 25 asked for, but toy train has 24 classes"),
+        (
+            {"shots": 4},
+            r"^task\.shots \(or task\.training_shots\) \+ task\.queries \(or task\.training_queries\): 4 \+ 4 asked "
+            r"for, but class b of toy train has 7 samples; ask for fewer",
+        ),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(changes, message):

@@ -143,7 +143,7 @@ def test_shapes_must_agree_between_files_with_the_network_and_with_the_shots(fol
         load_arrays(folder, "test", ArraySpec((4,)))
     with pytest.raises(ConfigError, match=r"sinusoid has samples of shape \(1,\), but the network expects"):
         load_functions("sinusoid", "test", None, ArraySpec((4,)))
-    with pytest.raises(ConfigError, match=r"shots \+ queries: 10 \+ 11 asked for, but a task .* has 20"):
+    with pytest.raises(ConfigError, match=r"^task\.shots .*: 10 \+ 11 asked for, but a task .* has 20"):
         FunctionSampler(load_arrays(folder, "train"), shots=10, queries=11, seed=0)
     write(folder / "task5.npz", inputs=np.zeros((20, 5), np.float32))
     with pytest.raises(ConfigError, match=r"task5\.npz, inputs: expected float32 values \(n, 3\)"):

@@ -15,6 +15,7 @@ import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, load_run
 from edge_adapt.cloud.assemble import EVALUATION_SEEDS, assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.errors import TrainingWarning
 from edge_adapt.cloud.outer import Meta
 from edge_adapt.cloud.outer.pmeta import PMeta
 from edge_adapt.cloud.recipes import read_recipe
@@ -191,6 +192,45 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_run_that_failed_says_so_and_its_kept_weights_start_a_new_one(
+    run_tiny: Train, tmp_path: Path
+) -> None:
+    steep = {"train.learning_rate": 1e30, "train.validate_every": 100}
+    with pytest.raises(TrainingError, match="--resume would come to the same end") as failed:
+        run_tiny(tmp_path / "run", steep)
+    with pytest.raises(ConfigError, match=r"has no result, its training failed: .*initial_weights=") as told:
+        load_run(tmp_path / "run")
+    assert str(failed.value) in str(told.value)
+    with pytest.raises(TrainingError, match="not a number at outer step 2"):
+        run_tiny(tmp_path / "run", steep, resume=True)
+    kept = tmp_path / "run" / "checkpoint.pt"
+    assert str(kept) in str(failed.value)
+    again = run_tiny(
+        tmp_path / "new", {"train.initial_weights": str(kept), "train.outer_steps": 2, "seed": 1}
+    )
+    assert again.result["step"] == 2
+    assert not (again.path / "failed.txt").exists()
+
+
+def test_a_kept_state_without_a_step_size_is_warned_of(recipe: Path, stripes: Path, tmp_path: Path) -> None:
+    job = make_job(recipe, stripes, tmp_path / "run")
+    state = begin(job)
+    still = replace(state.meta, learned={**state.meta.learned, "alpha": state.meta.alpha * 0})
+    row = {
+        "step": 1,
+        "loss": 1,
+        "accuracy": 0.5,
+        "validation_loss": 1,
+        "validation_accuracy": 0.5,
+        "validation_ci95": 0,
+        "kept": 1,
+    }
+    state = replace(state, best=Best(1, 0.5, still), history=(row,))
+    test = fixed_sampler(load_split(job.config.data, "test"), job.config.task)
+    with pytest.warns(TrainingWarning, match=r"no layer is active: .* lower method\.penalty_strength"):
+        finish(job, state, test, Progress(total=6, start=0, shown=False))
+
+
 def test_a_step_to_infinite_weights_is_not_taken(run_tiny: Train, tmp_path: Path) -> None:
     """Else Ctrl-C or a validation of one lucky loss would save them."""
     with pytest.raises(
@@ -339,6 +379,37 @@ def test_a_damaged_run_is_refused(name: str, finished: TrainedRun, tmp_path: Pat
     (tmp_path / name).write_bytes(b"{")
     with pytest.raises(ConfigError, match=r"is damaged"):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("result.json", b"\xff\xfe", r"result\.json is damaged: not text in UTF-8"),
+        ("result.json", b"{}", r"result\.json is damaged \(input is missing\)"),
+        (
+            "result.json",
+            b'{"input": 3, "test": {}}',
+            r"result\.json is damaged \(expected an object, got 3\)",
+        ),
+        ("result.json", b'{"input": {}, "test": {}}', r"result\.json is damaged \(manifest input"),
+        ("config.toml", b"\xff\xfe", r"config\.toml is damaged: not text in UTF-8"),
+        ("layers.json", b"\xff\xfe", r"layers\.json is damaged: not text in UTF-8"),
+        ("layers.json", b"[]", r"layers\.json is damaged \(expected 9 rows\)"),
+        (
+            "layers.json",
+            b"[3, 3, 3, 3, 3, 3, 3, 3, 3]",
+            r"layers\.json is damaged \(expected an object, got 3\)",
+        ),
+    ],
+)
+def test_a_file_of_a_run_that_holds_something_else_is_named(
+    name: str, content: bytes, message: str, finished: TrainedRun, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_run(tmp_path / "run")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("change", ["missing", "shape", "nan"])

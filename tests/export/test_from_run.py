@@ -71,6 +71,7 @@ def test_the_programs_steps_are_the_clouds(run, bundle):
         np.testing.assert_allclose(values[name], expected.weights[name][0], atol=1e-9, err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:.*the inner problem is not solved")
 @pytest.mark.parametrize("method", ["boil", "reptile", "imaml", "mrml"])
 def test_a_run_of_another_method_becomes_a_bundle_that_adapts_as_the_cloud_says(method, tmp_path):
     """The device takes plain gradient steps of the run's step sizes: no proximal term, no weight decay."""
