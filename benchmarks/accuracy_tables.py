@@ -75,8 +75,9 @@ def _budget_line(rows: list[Row], budget: int) -> str:
     found = {penalty: best_within(rows, penalty, budget) for penalty in PENALTIES}
     paper = found["activations"]
     good = [name for name, row in found.items() if name != "activations" and not_below(row, paper)]
+    verdict = "no comparison" if paper is None else ", ".join(good) or "neither"
     cells = [_kilobytes(budget), *("no run" if row is None else _accuracy(row) for row in found.values())]
-    return "| " + " | ".join([*cells, ", ".join(good) or "neither"]) + " |"
+    return "| " + " | ".join([*cells, verdict]) + " |"
 
 
 def _accuracy(row: Row) -> str:

@@ -14,6 +14,8 @@ PENALTIES = {
     "activations+gradients": ("#D55E00", "s"),
     "peak": ("#009E73", "^"),
 }
+LEFT_OF_POINTS = ("activations",)
+"""Penalties whose labels go there; those of the others to the right, so that runs of one arena stay readable."""
 DOTS_PER_INCH = 120
 
 Row = dict[str, Any]
@@ -32,9 +34,9 @@ def best_within(rows: Sequence[Row], penalty: str, budget: int) -> Row | None:
 
 
 def not_below(other: Row | None, paper: Row | None) -> bool:
-    """Whether a run is not below the paper's cost by more than the larger interval of the two."""
+    """Whether a run is not below the paper's cost by more than the larger interval of the two; both must be there."""
     if other is None or paper is None:
-        return other is not None
+        return False
     return bool(other["accuracy"] >= paper["accuracy"] - max(other["ci95"], paper["ci95"]))
 
 
@@ -78,13 +80,21 @@ def _draw_line(axes: Any, rows: Sequence[Row], colour: str, marker: str, label: 
         capsize=3,
         label=label,
     )
-    for row, at, height in zip(ordered, x, y, strict=True):
+    for index, row in enumerate(ordered):
         if row["penalty"] != "none":
-            axes.annotate(
-                f"{row['value']:g}",
-                (at, height),
-                (5, 5),
-                textcoords="offset points",
-                fontsize=7,
-                color=colour,
-            )
+            above = index > 0 and x[index - 1] == x[index]
+            _label(axes, row, (x[index], y[index]), colour, above)
+
+
+def _label(axes: Any, row: Row, at: tuple[float, float], colour: str, above: bool) -> None:
+    """Write a penalty's strength, or its target, beside its point: above it where another lies below, else below."""
+    left = row["penalty"] in LEFT_OF_POINTS
+    axes.annotate(
+        f"{row['value']:g}",
+        at,
+        (-6 if left else 6, 4 if above else -10),
+        textcoords="offset points",
+        horizontalalignment="right" if left else "left",
+        fontsize=7,
+        color=colour,
+    )

@@ -79,7 +79,7 @@ def test_the_best_run_within_a_budget_is_the_most_accurate_one_that_fits() -> No
         (run("peak", 1, 0.885, ci95=0.02), run("activations", 1, 0.9), True),
         (None, run("activations", 1, 0.9), False),
         (None, None, False),
-        (run("peak", 1, 0.2), None, True),
+        (run("peak", 1, 0.2), None, False),
     ],
     ids=[
         "within the interval",
