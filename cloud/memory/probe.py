@@ -58,7 +58,7 @@ def _peak_of(config: RunConfig) -> int:
     validation, test = (
         fixed_sampler(load_split(config.data, split), config.task) for split in ("val", "test")
     )
-    steps, together = config.train, max(2, chunk_of(validation))
+    steps, together = config.train, 2 * chunk_of(validation)  # one chunk after another
     counts = {name: min(getattr(steps, name), together) for name in ("validation_tasks", "test_tasks")}
     parts = parts_of(replace(config, train=replace(steps, **counts)), training.spec, training.outputs)
     with TemporaryDirectory() as folder:
