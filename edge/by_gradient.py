@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from .process import give_back_freed_memory
 
 class ByGradient:
     """See `way.Way`."""
+
+    overflow: ClassVar[str] = (
+        "after the last step: the step sizes are too large for these samples; adapt with fewer --steps"
+    )
 
     def read(
         self, files: BundleFiles, request: Request, plan: Plan, target: Target, path: Path

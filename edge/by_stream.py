@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from .stream.adaptation import adapt_stream
 
 class ByStream:
     """See `way.Way`."""
+
+    overflow: ClassVar[str] = (
+        "after adaptation: what the network makes of these samples is too large for float32; scale them as in training"
+    )
 
     def rehearse(self, files: BundleFiles, engine: Engine, plan: Plan) -> None:
         """Stream one blank sample of each of two classes; the baseline then holds no mapped weights."""

@@ -18,11 +18,14 @@ from .engines import Adaptation, Engine, Progress
 from .errors import EdgeAdaptError, UsageError
 from .inputs import AnySupport
 from .lower import Target
+from .lower.choice import STREAM
 from .measure import PeakMeter
 from .plan import Plan
 from .planning import Request, target_of
 from .process import give_back_freed_memory, warm_up
 from .score import score
+from .stream.fits import misfit
+from .stream.passes import Passes
 from .way import way_of
 
 OnProgress = Callable[[Progress], None]
@@ -62,16 +65,22 @@ def check_plan(files: BundleFiles, plan: Plan, engine: Engine) -> None:
             f"the plan is for engine {plan.engine!r} with {plan.threads} thread(s): plan for engine"
             f" {target.name!r} with {target.threads}"
         )
+    odd = _misfit(files, plan) if files.streams is None else misfit(Passes(files.streams, target), plan)
+    if odd:
+        raise UsageError(f"the plan does not fit {files.path} (it differs in {odd}): plan with this bundle")
+
+
+def _misfit(files: BundleFiles, plan: Plan) -> str:
+    """Return the first thing in which a plan differs from one of a program with a backward pass, or ""."""
+    if plan.choice.schedule == STREAM:
+        return "its schedule"
     tensors, known = files.program.tensors, {layer.name for layer in files.program.layers}
     values = [value for one in plan.lowered.programs for value in one.values.values()]
     odd = [
         value.name for value in values if value.name in tensors and tensors[value.name].shape != value.shape
     ]
     odd += [name for step in plan.layers for name in step if name not in known]
-    if odd:
-        raise UsageError(
-            f"the plan does not fit {files.path} (it differs in {odd[0]}): plan with this bundle"
-        )
+    return odd[0] if odd else ""
 
 
 def stream_support(
@@ -128,8 +137,5 @@ def adapt(
         weights = Overlay(files.weights, adaptation.updated)
         loss, accuracy = score(files, engine, weights, support)
     if not math.isfinite(loss):
-        raise EdgeAdaptError(
-            f"the support loss is {loss} after the last step: the step sizes are too large for these samples;"
-            " adapt with fewer --steps"
-        )
+        raise EdgeAdaptError(f"the support loss is {loss} {way_of(files).overflow}")
     return Outcome(plan, support, adaptation, meter, loss, accuracy, engine.plans)

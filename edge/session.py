@@ -192,7 +192,7 @@ class Bundle:
         """Adapt to a folder or .npz and write the adapted model; what `edge-adapt run` does.
 
         After every gradient step the changed tensors are kept in `output` + ".partial"; the same call
-        continues from there and gives the numbers of an uninterrupted run.
+        continues from there and gives the numbers of an uninterrupted run. Forward passes keep nothing.
 
         Args:
             support: one folder per class, or an .npz of `images` and what the loss needs: `labels`, or
@@ -251,7 +251,16 @@ class Bundle:
     def predict(
         self, images: NDArray[Any], engine: str | None = None, threads: int = 1
     ) -> NDArray[np.float64]:
-        """Return the unadapted model's class probabilities (n, outputs of the head), or its outputs (n, ...)."""
+        """Return the unadapted model's class probabilities (n, outputs of the head), or its outputs (n, ...).
+
+        Raises:
+            UsageError: the bundle adapts by forward passes: it has no head before.
+        """
+        if self.files.streams is not None:
+            raise UsageError(
+                f"{self.files.path}: a bundle of kind {self.files.manifest.kind} has no head before it is adapted;"
+                " predict with what `adapt` or `load` returns"
+            )
         samples = query_from_arrays(images, self.files.manifest.input)
         logits = self._engine(engine, threads).predict(self.files.program, self.files.weights, samples)
         return answer(self.files, logits, self.files.manifest.classes)

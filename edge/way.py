@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from .bundle import BundleFiles, Checkpoint
 from .by_gradient import ByGradient
@@ -17,7 +17,13 @@ from .planning import Request
 
 
 class Way(Protocol):
-    """What `run` needs of a way to adapt."""
+    """What `run` needs of a way to adapt.
+
+    Attributes:
+        overflow: what it means, and what to do, where the adapted model's loss is not finite.
+    """
+
+    overflow: ClassVar[str]
 
     def rehearse(self, files: BundleFiles, engine: Engine, plan: Plan) -> None:
         """Do it with one blank sample, in less memory than the plan's."""

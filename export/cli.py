@@ -78,10 +78,14 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("missing option '-o' / '--out'")
     settings = _settings(model, options)
+    if dry_run and (prototypes or cut_classifier):
+        raise UsageError("--dry-run lists what a backward pass stores; with --prototypes there is none")
     if dry_run or out is None:
         _dry_run(model, options["loss"])
         return
     if prototypes or cut_classifier:
+        if ort_training:
+            raise UsageError("--prototypes: nothing is trained on the device; leave --ort-training away")
         target = _prototypes(from_onnx, out, cut_classifier, settings)
     else:
         target = export_bundle(model, out, ort_training=ort_training, **settings)

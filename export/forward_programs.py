@@ -25,9 +25,14 @@ def without_classifier(network: Network) -> Network:
     """
     program = network.program
     last = next((op for op in program.ops() if program.outputs[LOGITS] in op.outputs), None)
-    if last is None or last.kind != "Fc" or len(program.sections["forward"]) < 2:
+    if last is None or last.kind != "Fc":
         found = "nothing" if last is None else f"{last.kind} of {last.layer!r}"
         raise ExportError(f"cut_classifier: the model ends in {found}, expected a fully connected layer")
+    if len(program.sections["forward"]) < 2:
+        raise ExportError(
+            f"cut_classifier: {last.layer!r} is all there is, nothing makes features before it; the samples"
+            " themselves cannot be the features"
+        )
     shorter = apply(EliminateDeadCode((last.inputs[0],)), program).program
     kept = replace(
         shorter,

@@ -207,7 +207,7 @@ def _layers(work: _Import, layer_names: tuple[str, ...]) -> tuple[Layer, ...]:
         layers.append(Layer(op.layer, kind, params, tuple(f"grad::{name}" for name in params), index))
     names = {layer.name for layer in layers}
     if not layers:
-        raise ExportError("the network has no parameters that a layer could learn; there is nothing to adapt")
+        raise ExportError("the network has no parameters that a layer could learn; export one that has")
     if layer_names and names != set(layer_names):
         raise ExportError(
             f"layers expected: {', '.join(layer_names)}; found in the graph: {', '.join(sorted(names))}"

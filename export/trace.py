@@ -57,7 +57,9 @@ def check_parameters(module: nn.Module) -> None:
             )
             raise ExportError(f"{type(module).__name__}: parameter {name!r} is {kind}")
     if not names:
-        raise ExportError(f"{type(module).__name__}: the module has no parameters; there is nothing to adapt")
+        raise ExportError(
+            f"{type(module).__name__}: the module has no parameters; export one that computes something learned"
+        )
 
 
 def explain(module: nn.Module, error: BaseException) -> str:

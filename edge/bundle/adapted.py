@@ -83,6 +83,9 @@ def read_adapted(path: Path, bundle: BundleFiles) -> Adapted:
     delta = TensorFile.open(path / "delta.safetensors")
     for name in delta.entries:
         _check_changed(delta, name, bundle)
+    needed = bundle.program.layers if bundle.streams is not None else ()
+    for name in (name for layer in needed for name in layer.params):
+        _check_changed(delta, name, bundle)
     allowed = range(1, bundle.manifest.classes + 1) if bundle.loss.classifies else range(1)
     classes = _read_classes(path / "classes.json", allowed)
     tensors = {name: delta.copy(name) for name in delta.entries}

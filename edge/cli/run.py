@@ -67,7 +67,8 @@ def run(
 ) -> None:
     """Adapt BUNDLE to a few samples and write the adapted model.
 
-    After every step the changed tensors are kept in OUTPUT.partial; the same command continues from there.
+    After every gradient step the changed tensors are kept in OUTPUT.partial; the same command continues from there.
+    A bundle that adapts by forward passes keeps nothing: it starts again.
 
     \b
     Example:

@@ -159,4 +159,8 @@ class Engine(Protocol):
     def predict(
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
-        """Return the logits, float32 (n, ...); the caller masks unused classes."""
+        """Return the logits, float32 (n, ...); the caller masks unused classes.
+
+        Raises:
+            UsageError: `micro_batch` is no positive number.
+        """

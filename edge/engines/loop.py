@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from ..errors import SupportError
+from ..errors import SupportError, UsageError
 from ..losses import answer_tensors
 from ..plan.plan import Plan
 from ..program import Program
@@ -75,6 +75,12 @@ def run_steps(running: Running, plan: Plan, start_step: int, hooks: Hooks) -> Ad
             running.restore()
         raise AdaptationInterrupted(state()) from None
     return state()
+
+
+def check_micro_batch(micro_batch: int) -> None:
+    """Raise UsageError for a micro-batch without samples."""
+    if micro_batch < 1:
+        raise UsageError(f"micro_batch: expected a positive integer, got {micro_batch}")
 
 
 def check_support(program: Program, plan: Plan, support: Support) -> None:

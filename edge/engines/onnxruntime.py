@@ -16,7 +16,7 @@ from ..lower.table import Step
 from ..plan.plan import Plan
 from ..program import Program
 from .base import NO_HOOKS, Adaptation, Array, Hooks, Samples, Support, Weights
-from .loop import check_support, run_steps
+from .loop import check_micro_batch, check_support, run_steps
 from .sessions import Feeds, check_uncut, filled, session_options, step_sizes
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -65,6 +65,7 @@ class OnnxRuntimeEngine:
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
         """See `Engine.predict`; the weights take the place of those that eval.onnx names."""
+        check_micro_batch(micro_batch)
         read = {name for op in program.ops(("forward",)) for name in op.inputs}
         names = [tensor.name for tensor in program.with_role("param") if tensor.name in read]
         values = [self._ort.OrtValue.ortvalue_from_numpy(np.array(weights.mapped(name))) for name in names]

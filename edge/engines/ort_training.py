@@ -16,7 +16,7 @@ from ..plan.plan import Plan
 from ..program import Program
 from .base import NO_HOOKS, Adaptation, Array, Hooks, Samples, Support, Weights
 from .given import class_mask
-from .loop import check_support, run_steps
+from .loop import check_micro_batch, check_support, run_steps
 from .ort_binding import ARTIFACTS, TRAINING, Artifacts, training_binding
 from .sessions import Feeds, check_uncut, filled, finite, step_sizes
 
@@ -63,6 +63,7 @@ class OrtTrainingEngine:
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
         """See `Engine.predict`; the eval model computes the loss, too, so labels are fed and ignored."""
+        check_micro_batch(micro_batch)
         model = Artifacts(self._binding, self._directory, program, weights, evaluates=True)
         inputs = program.inputs
         classes = int(program.tensors[program.outputs["logits"]].shape[-1])

@@ -13,7 +13,7 @@ from .arena import Arena
 from .base import NO_HOOKS, Adaptation, Hooks, Samples, Support, Weights
 from .binding import Backend
 from .forward import forward
-from .loop import check_support, run_steps
+from .loop import check_micro_batch, check_support, run_steps
 from .running import Run
 
 
@@ -65,6 +65,7 @@ class PlannedEngine:
         self, program: Program, weights: Weights, samples: Samples, micro_batch: int = 1
     ) -> NDArray[np.float32]:
         """See `Engine.predict`."""
+        check_micro_batch(micro_batch)
         lowered = lower_predict(program, micro_batch, self.target).programs[0]
         offsets, arena_bytes = arena_layout(lowered)
         arena = Arena(arena_bytes)

@@ -292,6 +292,17 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(tmp_path: Pat
         lambda: export_prototypes(maps, out, classes=3, example_input=rows),
     )
     refused(ExportError, "the model ends in", lambda: source_of_extractor(flat, 3, rows, cut_classifier=True))
+    alone = nn.Linear(7, 4)
+    refused(
+        ExportError,
+        "is all there is, nothing makes features before it",
+        lambda: source_of_extractor(alone, 3, torch.zeros(1, 7), cut_classifier=True),
+    )
+    refused(
+        ExportError,
+        "no parameters; export one that computes something learned",
+        lambda: source_of_extractor(nn.Flatten(), 3, rows),
+    )
     refused(ExportError, "needs example_input", lambda: export_prototypes(flat, out, classes=3))
     refused(
         ExportError, "input: its shape is", lambda: source_of_extractor(flat, 3, rows, input=ArraySpec((3,)))
