@@ -39,8 +39,9 @@ def write_amortized(source: AmortizedSource, path: Path) -> Path:
         values = {**values, **more}
     _check(source, main, parts, values)
     test = amortized_selftest(source, main.layers[-1].params)
-    with new_directory(path) as directory:
-        write_tensors(directory / WEIGHTS, _used(values, (main, *parts.values())))
+    used = _used(values, (main, *parts.values()))
+    with new_directory(path, sum(value.nbytes for value in used.values())) as directory:
+        write_tensors(directory / WEIGHTS, used)
         write_tensors(directory / "selftest.safetensors", test)
         for name, program in (("program", main), *parts.items()):
             write_json(directory / f"{name}.json", program_to_json(program))

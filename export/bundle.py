@@ -14,6 +14,7 @@ from ..edge.bundle import Manifest, TensorFile, write_tensors
 from ..edge.bundle.files import new_directory, read_json, sha256_of, write_json
 from ..edge.errors import EdgeAdaptError, UsageError
 from ..edge.program import Program, program_to_json
+from ..edge.writing import check_writable
 from .adaptation import adaptation, tensors
 from .layer_table import layer_table
 from .onnx_graph import External, eval_graph, training_graph
@@ -44,7 +45,8 @@ def write_bundle(source: Source, path: Path, *, ort_training: bool = False) -> N
         python_with_ort_training()
     values = tensors(source, program)
     test = selftest(source)
-    with new_directory(path) as directory:
+    size = sum(value.nbytes for value in values.values())
+    with new_directory(path, size) as directory:
         write_tensors(directory / WEIGHTS, values)
         write_tensors(directory / "selftest.safetensors", test)
         write_json(directory / "program.json", program_to_json(program))
@@ -61,7 +63,8 @@ def write_bundle(source: Source, path: Path, *, ort_training: bool = False) -> N
 
 
 def check_target(path: Path) -> None:
-    """Raise UsageError if `path` holds anything that writing a bundle would destroy."""
+    """Raise UsageError if `path` holds anything that writing a bundle would destroy, EdgeAdaptError if it cannot be."""
+    check_writable(path)
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_dir():

@@ -74,9 +74,16 @@ def load_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values and tensors that `torch.load(weights_only=True)` reads, complete or not at all."""
-    with replacing(path) as partial:
-        torch.save(dict(content), partial)
+    """Write plain values and tensors that `torch.load(weights_only=True)` reads, complete or not at all.
+
+    Raises:
+        CannotWrite: no space, no right to write.
+    """
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:  # what torch makes of an error of the file
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_checkpoint(path: Path, number: int) -> dict[str, Any]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edge_adapt.cloud.files import replace_bytes, replace_text, replacing
+import torch
+from edge_adapt.cloud.files import PARTIAL, CannotWrite, replace_bytes, replace_text, replacing
+from edge_adapt.cloud.run.state import write_checkpoint
+
+FULL = Path("/dev/full")
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -35,3 +39,26 @@ def test_a_write_that_is_stopped_leaves_the_old_file_and_nothing_beside_it(
         raise stop
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_one_line_that_names_the_file_and_says_what_to_do(tmp_path: Path) -> None:
+    """The temporary sibling is a device that is always full."""
+    path = tmp_path / "checkpoint.pt"
+    replace_text(path, "old")
+    for write in (
+        lambda: write_checkpoint(path, {"weights": torch.zeros(100_000)}),
+        lambda: replace_bytes(path, bytes(100_000)),
+    ):
+        path.with_name(path.name + PARTIAL).symlink_to(FULL)
+        with pytest.raises(
+            CannotWrite, match=r"checkpoint\.pt cannot be written: the disk is full, .* are free; make room"
+        ):
+            write()
+        assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+        assert path.read_text() == "old"
+
+
+def test_a_place_without_a_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match=r"none/a cannot be written \(No such file or directory\); choose"):
+        replace_text(tmp_path / "none" / "a", "text")
