@@ -203,14 +203,14 @@ print(peak_bytes(torch.device("cpu")))
 
 
 def test_a_run_of_inner_steps_takes_no_more_than_its_probe(tmp_path: Path) -> None:
-    """What takes most there is the evaluation of several tasks at once."""
+    """What takes most there is the evaluation of several tasks at once; equal processes differed by up to 7 %."""
     config = RunConfig.from_table(STEPS)
     (probed,) = probe_steps(config, [config.lite], True)
     recipe = tmp_path / "steps.toml"
     recipe.write_text(write_toml(STEPS))
     command = [sys.executable, "-c", RUN, str(recipe), str(tmp_path / "run"), str(torch.get_num_threads())]
     taken = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    assert taken <= probed / SHARE
+    assert taken <= 1.15 * probed
 
 
 @pytest.mark.parametrize(
