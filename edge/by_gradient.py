@@ -30,6 +30,10 @@ class ByGradient:
         "after the last step: the step sizes are too large for these samples; adapt with fewer --steps"
     )
 
+    def outline(self, files: BundleFiles, request: Request, target: Target) -> Plan:
+        """Plan for the samples that are asked for; a support set changes little of it."""
+        return make_plan(files, request, target)
+
     def read(
         self, files: BundleFiles, request: Request, plan: Plan, target: Target, path: Path
     ) -> tuple[Plan, SupportSet]:

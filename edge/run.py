@@ -83,6 +83,11 @@ def _misfit(files: BundleFiles, plan: Plan) -> str:
     return odd[0] if odd else ""
 
 
+def outline(files: BundleFiles, request: Request, target: Target) -> Plan:
+    """Return the plan that `rehearse` and `stream_support` start from; raises BudgetError if none can be kept."""
+    return way_of(files).outline(files, request, target)
+
+
 def stream_support(
     files: BundleFiles, request: Request, plan: Plan, target: Target, path: Path
 ) -> tuple[Plan, AnySupport]:
@@ -93,6 +98,7 @@ def stream_support(
 
     Raises:
         SupportError: the samples cannot be used, or one decode does not fit the budget.
+        BudgetError: nothing fits; names the smallest budget that would.
     """
     return way_of(files).read(files, request, plan, target, path)
 

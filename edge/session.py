@@ -34,6 +34,7 @@ from .run import (
     adapt,
     check_budgets,
     check_plan,
+    outline,
     rehearse,
     stream_support,
 )
@@ -91,6 +92,7 @@ class Bundle:
         steps: int | None = None,
         engine: str | None = None,
         threads: int = 1,
+        support: str | PathLike[str] | None = None,
     ) -> Plan:
         """Plan an adaptation before anything is allocated.
 
@@ -101,13 +103,19 @@ class Bundle:
             steps: gradient steps; default: those of meta-training.
             engine: the engine that will run it; default: native where it was compiled, else reference.
             threads: how many that engine uses.
+            support: a folder or .npz to plan for exactly, as `run` would. Without it, a bundle that adapts by forward
+                passes is planned for images of the network's own size or an .npz, whichever takes more to read.
 
         Raises:
             BudgetError: nothing fits; names the smallest budget that would.
             UsageError: a size or count that cannot mean anything.
+            SupportError: samples that `run` would refuse.
         """
         request = self.request(memory_budget, dynamic_budget, samples, steps)
-        return make_plan(self.files, request, target_of(self._engine(engine, threads)))
+        aim = target_of(self._engine(engine, threads))
+        if support is None:
+            return make_plan(self.files, request, aim)
+        return stream_support(self.files, request, outline(self.files, request, aim), aim, Path(support))[0]
 
     def frontier(
         self,
@@ -218,7 +226,7 @@ class Bundle:
         chosen = self._engine(engine, threads)
         check_budgets(request, chosen)
         aim = target_of(chosen)
-        plan = make_plan(self.files, request, aim)
+        plan = outline(self.files, request, aim)
         rehearse(self.files, chosen, plan)
         checkpoint = Checkpoint(target.with_name(target.name + ".partial"))
         outcome = adapt(

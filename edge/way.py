@@ -25,6 +25,9 @@ class Way(Protocol):
 
     overflow: ClassVar[str]
 
+    def outline(self, files: BundleFiles, request: Request, target: Target) -> Plan:
+        """Plan before there is a support set, for the rehearsal and for `read`."""
+
     def rehearse(self, files: BundleFiles, engine: Engine, plan: Plan) -> None:
         """Do it with one blank sample, in less memory than the plan's."""
 

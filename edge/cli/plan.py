@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
 from .common import (
     DIRECTORY,
     bundle_argument,
@@ -55,6 +56,9 @@ COLUMNS = {
 @engine_option
 @threads_option
 @json_option
+@click.option(
+    "--support", type=DIRECTORY, help="Plan for exactly these samples: one folder per class, or an .npz."
+)
 @click.option("--sweep", is_flag=True, help="One row for every budget that gives another plan.")
 @click.option(
     "--plot", type=DIRECTORY, help="Draw the arena over time, or the sweep (PNG; needs matplotlib)."
@@ -68,16 +72,23 @@ def plan(
     engine: str | None,
     threads: int,
     as_json: bool,
+    support: Path | None,
     sweep: bool,
     plot: Path | None,
 ) -> None:
     """Say what adapting BUNDLE will take, before anything is allocated.
 
+    Without --support, a bundle that adapts by forward passes is planned for image files of the network's own size, or
+    an .npz, whichever takes more to read; larger files take more.
+
     \b
     Example:
       edge-adapt plan bundle/ --memory-budget 8MB --samples 25
+      edge-adapt plan bundle/ --support photos/
       edge-adapt plan bundle/ --sweep --plot frontier.png
     """
+    if sweep and support is not None:
+        raise UsageError("--sweep is made before there is a support set; leave --support away, or --sweep")
     use_threads(threads)
     from ..session import Bundle
 
@@ -88,7 +99,7 @@ def plan(
         _draw_frontier(plans, plot)
         _print_frontier(plans, as_json)
         return
-    result = opened.plan(*asked)
+    result = opened.plan(*asked, support)
     if plot is not None:
         from ..plan.picture import draw_arena
 
