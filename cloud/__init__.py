@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from .errors import ConfigError
-from .evaluate import evaluate
-from .run.trained import AmortizedRun, TrainedRun, load_run
-from .train import train
+from .starting import quit_on_interrupt
+
+quit_on_interrupt()  # before torch is imported
+
+from .errors import ConfigError  # noqa: E402
+from .evaluate import evaluate  # noqa: E402
+from .run.trained import AmortizedRun, TrainedRun, load_run  # noqa: E402
+from .train import train  # noqa: E402
 
 __all__ = ["AmortizedRun", "ConfigError", "TrainedRun", "evaluate", "load_run", "train"]

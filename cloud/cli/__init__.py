@@ -8,13 +8,12 @@ import click
 
 from ...edge.errors import EdgeAdaptError, UsageError
 from ..errors import ConfigError, TrainingError
+from ..starting import INTERRUPTED, quit_on_interrupt, raise_on_interrupt
 from .eval import evaluate_command
 from .list import list_command
 from .pretrain import pretrain_command
 from .run import run_command
 from .selection import selection_command
-
-INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -22,6 +21,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            raise_on_interrupt()
             return super().invoke(ctx)
         except (ConfigError, UsageError) as error:
             return _fail(ctx, error, 2)
@@ -31,6 +31,8 @@ class _Commands(click.Group):
             return _fail(ctx, error, 1)
         except KeyboardInterrupt:
             return _fail(ctx, "interrupted", INTERRUPTED)
+        finally:
+            quit_on_interrupt()
 
 
 def _fail(ctx: click.Context, error: object, code: int) -> None:

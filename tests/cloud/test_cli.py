@@ -160,6 +160,23 @@ def test_ctrl_c_saves_prints_how_to_resume_and_exits_130(recipe: Path, stripes: 
     assert meta_train(*command[1:-1]).exit_code == 2  # without --resume: the directory is not empty
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux which libraries are loaded")
+def test_ctrl_c_while_the_program_starts_is_one_line_and_exit_code_130() -> None:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'meta-train'; "
+        "from edge_adapt.cloud.cli import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out, error) == (130, b"", b"Error: interrupted\n")
+
+
 def test_a_killed_run_goes_on_from_its_last_validation_and_ends_with_the_same_bytes(
     finished: TrainedRun, recipe: Path, stripes: Path, tmp_path: Path
 ) -> None:
