@@ -149,7 +149,7 @@ def main() -> None:
 
 def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What two rows of the results file differ in."""
-    names = ("study", "learner", "data", "estimator", "measure", "device", "seed")
+    names = ("study", "learner", "data", "estimator", "measure", "device", "seed", "task")
     return (*(str(row.get(name, "")) for name in names), f"{row['n_support']:6}", f"{row['h'] or 0:6}")
 
 

@@ -7,7 +7,8 @@ python benchmarks/lite_tables.py --check   fails if the page says something else
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from pages import ROOT, Tables, rewrite_or_check
@@ -34,19 +35,29 @@ def table(names: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
     return "\n".join(["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1), *rows]) + "\n"
 
 
-def estimator() -> str:
-    """RMSE of every estimator, and the bias of LITE against what no bias stays below."""
-    rows = rows_of("estimator")
-    cells = {(row["learner"], row["estimator"], row["measure"], row["h"]): row for row in rows}
-    sizes = sorted({row["h"] for row in rows})
-    lines = []
-    for learner, name in dict.fromkeys((row["learner"], row["estimator"]) for row in rows):
-        errors, biases = ([cells[learner, name, kind, h] for h in sizes] for kind in ("rmse", "bias"))
-        shares = (f"{row['value'] / row['limit']:.2f}" for row in biases)
-        draws = biases[0]["draws"]
-        lines.append((f"{learner}, {name}", draws, *(f"{row['value']:.2f}" for row in errors), *shares))
-    names = (*(f"RMSE, h = {h}" for h in sizes), *(f"bias, h = {h}" for h in sizes))
-    return table(("learner, estimator", "draws", *names), lines)
+def rmse(data: str) -> str:
+    """RMSE of every estimator, mean over tasks."""
+    return _estimators(data, "rmse", lambda rows: sum(row["value"] for row in rows) / len(rows))
+
+
+def bias(data: str) -> str:
+    """Bias of every estimator against what none stays below, the largest of the tasks'."""
+    return _estimators(data, "bias", lambda rows: max(row["value"] / row["limit"] for row in rows))
+
+
+def _estimators(data: str, measure: str, summary: Callable[[list[Row]], float]) -> str:
+    """Learners and ways to draw H below each other, estimators and sizes of H side by side."""
+    rows = [row for row in rows_of("estimator") if (row["data"], row["measure"]) == (data, measure)]
+    cells: dict[tuple[str, str], dict[tuple[str, int], list[Row]]] = {}
+    for row in rows:
+        name, _, kind = row["estimator"].partition(", ")
+        cells.setdefault((row["learner"], kind), {}).setdefault((name, row["h"]), []).append(row)
+    columns = list(dict.fromkeys(column for line in cells.values() for column in line))
+    lines = [
+        (", ".join(line), *(f"{summary(found[column]):.2f}" for column in columns))
+        for line, found in cells.items()
+    ]
+    return table(("learner, H", *(f"{name}, h = {h}" for name, h in columns)), lines)
 
 
 def memory() -> str:
@@ -105,7 +116,9 @@ def _accuracy(rows: list[Row]) -> str:
 
 
 TABLES: Tables = {
-    "estimator": estimator,
+    "estimator, glyphs": partial(rmse, "glyphs"),
+    "bias, glyphs": partial(bias, "glyphs"),
+    "estimator, miniimagenet": partial(rmse, "miniimagenet"),
     "memory": memory,
     "against full": against_full,
     "one extractor": on_one_extractor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,33 +16,46 @@ from ..conftest import BENCHMARKS, benchmark_module
 benchmark_module("machine")  # which the others import
 benchmark_module("trainings")
 picture = benchmark_module("lite_rmse_picture")
+problems = benchmark_module("lite_problems")
+gradients = benchmark_module("lite_draws")
 study = benchmark_module("lite_bias")
 
-LITE = [name for name in study.ESTIMATORS if name.startswith("LITE")]
-DRAWS = 150
+LITE = ("LITE", "LITE with control variate")
+DRAWS = 300
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def of(request):
+    return problems.characters(request.param, 0, (20, 5))
 
 
 @pytest.fixture(scope="module")
-def of():
-    return study.problem("protonets", (30, 0))
-
-
-@pytest.mark.parametrize("kind", ["uniform", "stratified"])
-def test_lite_is_unbiased_and_nearer_than_a_support_set_of_the_same_size(of, kind):
-    exact, found = of.exact(), {}
-    for name in ("LITE", "sub-sampled"):
-        draws, stratified = study.ESTIMATORS[f"{name}, {kind}"]
-        found[name] = study.errors_of(itertools.islice(draws(of, 10, stratified), DRAWS), exact)
-    assert found["LITE"].bias <= found["LITE"].limit
-    assert found["LITE"].rmse + found["LITE"].rmse_ci95 < found["sub-sampled"].rmse
-    assert found["sub-sampled"].bias > found["sub-sampled"].limit
+def found(of):
+    return gradients.estimators(of)
 
 
 @pytest.mark.parametrize("stratified", [False, True])
-def test_gradients_put_together_from_single_samples_are_those_of_the_draws(of, stratified):
-    pairs = zip(study.put_together(of, 10, stratified), study.each_draw(of, 10, stratified), strict=True)
-    for found, expected in itertools.islice(pairs, 3):
-        assert float((found - expected).norm() / expected.norm()) < 1e-5
+@pytest.mark.parametrize("name", LITE)
+def test_gradients_that_are_put_together_are_as_far_away_as_those_of_the_learner(of, found, name, stratified):
+    learner = of.with_lite(h=10, stratified=stratified, control_variate=name != "LITE")
+    exact, estimator = gradients.flat(of.exact()), found[name]
+    for index, drawn in enumerate(itertools.islice(estimator.draws(10, stratified), 3)):
+        own = learner.task_gradient(of.meta, replace(of.task, key=(gradients.H, index))).grads
+        expected = float((gradients.flat(own) - exact).norm())
+        assert float((drawn - estimator.exact).norm()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_lite_is_unbiased_and_nearer_than_a_support_set_of_the_same_size():
+    of = problems.characters("protonets", 0, (30, 0))
+    errors = {
+        name: study.errors_of(itertools.islice(one.draws(10, False), DRAWS), one.exact)
+        for name, one in gradients.estimators(of).items()
+    }
+    for name in LITE:
+        assert errors[name].bias <= errors[name].limit
+        assert errors[name].rmse + errors[name].rmse_ci95 < errors["sub-sampled"].rmse
+    assert errors["sub-sampled"].bias > errors["sub-sampled"].limit
+    assert errors[LITE[1]].rmse < errors[LITE[0]].rmse
 
 
 def test_errors_are_relative_to_the_norm_of_the_exact_gradient():
@@ -56,7 +70,7 @@ def test_errors_are_relative_to_the_norm_of_the_exact_gradient():
 def test_sub_sampled_sets_have_every_class():
     labels = torch.arange(50) % 5
     for seed in range(20):
-        rows = study.all_classes(labels, 5, False, torch.Generator().manual_seed(seed))
+        rows = gradients.all_classes(labels, 5, False, torch.Generator().manual_seed(seed))
         assert sorted(labels[rows].tolist()) == [0, 1, 2, 3, 4]
 
 
@@ -64,34 +78,53 @@ def committed():
     return json.loads((BENCHMARKS / "results" / "lite_bias.json").read_text())
 
 
+def estimator_of(row):
+    return row["estimator"].partition(", ")[0]
+
+
 def test_the_committed_rows_are_complete():
-    wanted = set(itertools.product(LEARNERS, ("rmse", "bias"), study.ESTIMATORS, study.CHOICES))
-    assert {study.key_of(row) for row in committed()} == wanted
-    for row in committed():
-        if row["learner"] == "protonets" and row["estimator"] in LITE:
-            assert row["draws"] == 5000
-        assert row["draws"] >= 300
+    """Every learner has its first task of each data set, and every task that was begun was finished."""
+    rows = committed()
+    names = [f"{name}, {kind}" for name, kind in itertools.product(study.ESTIMATORS, study.KINDS)]
+    begun = {(row["data"], row["learner"], row["task"]) for row in rows}
+    assert begun >= set(itertools.product(problems.SOURCES, LEARNERS, [0]))
+    assert {study.key_of(row) for row in rows} == {
+        (data, learner, measure, name, task, h)
+        for data, learner, task in begun
+        for measure, name, h in itertools.product(("rmse", "bias"), names, study.CHOICES)
+    }
+    small = [row for row in rows if row["data"] == "glyphs"]
+    assert all(row["draws"] == 5000 for row in small if estimator_of(row) == "LITE")
+    assert all(row["draws"] >= 300 for row in small)
 
 
 def test_no_bias_was_measured_where_lite_has_none_and_one_was_where_sub_sampling_has():
-    rows = [row for row in committed() if row["measure"] == "bias"]
-    assert all((row["value"] <= row["limit"]) == (row["estimator"] in LITE) for row in rows)
+    rows = [row for row in committed() if row["measure"] == "bias" and row["data"] == "glyphs"]
+    assert all((row["value"] <= row["limit"]) == (estimator_of(row) in LITE) for row in rows)
 
 
-NOT_NEARER = {("simple-cnaps", 5)}
-"""With one sample of each class in H the two levels of Simple CNAPs are noisier than a support set of five."""
+PLAIN, CONTROLLED = LITE
+NOT_NEARER = {
+    ("glyphs", 0, PLAIN, "uniform", 5),
+    ("glyphs", 0, PLAIN, "stratified", 5),
+    ("miniimagenet", 0, PLAIN, "uniform", 5),
+    ("miniimagenet", 0, PLAIN, "stratified", 5),
+    ("miniimagenet", 0, PLAIN, "stratified", 10),
+    ("miniimagenet", 0, CONTROLLED, "uniform", 5),
+    ("miniimagenet", 0, CONTROLLED, "stratified", 5),
+    ("miniimagenet", 1, PLAIN, "uniform", 5),
+}
+"""All of Simple CNAPs: gradients through queries and support samples cancel, and plain LITE has noise on the latter."""
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
-@pytest.mark.parametrize("kind", ["uniform", "stratified"])
-def test_where_lite_was_nearer_than_sub_sampling(learner, kind):
-    found = {
-        (row["estimator"], row["h"]): row["value"]
-        for row in committed()
-        if row["measure"] == "rmse" and row["learner"] == learner
+def test_where_lite_was_nearer_than_sub_sampling():
+    found = {study.key_of(row): row["value"] for row in committed() if row["measure"] == "rmse"}
+    farther = {
+        (learner, data, task, *name.split(", "), h)
+        for (data, learner, measure, name, task, h), value in found.items()
+        if value > found[data, learner, measure, f"sub-sampled, {name.partition(', ')[2]}", task, h]
     }
-    nearer = {h for h in study.CHOICES if found[f"LITE, {kind}", h] < found[f"sub-sampled, {kind}", h]}
-    assert nearer == {h for h in study.CHOICES if (learner, h) not in NOT_NEARER}
+    assert farther == {("simple-cnaps", *case) for case in NOT_NEARER}
 
 
 def test_the_picture_is_complete_or_not_there(tmp_path):
