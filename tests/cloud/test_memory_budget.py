@@ -218,14 +218,13 @@ def test_a_run_of_inner_steps_takes_no_more_than_its_probe(tmp_path: Path) -> No
     [
         ("os.kill(os.getpid(), signal.SIGSEGV)", "a first step fails: its process was ended by SIGSEGV$"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "nor into this machine's memory"),
-        ("torch.empty(2**55)", "nor into this machine's memory"),
     ],
 )
 def test_a_probe_that_dies_gives_one_clear_line(
     end: str, said: str, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"dies{abs(hash(end))}"
-    (tmp_path / f"{name}.py").write_text(f"import os, signal, torch\n{end}\n")
+    (tmp_path / f"{name}.py").write_text(f"import os, signal\n{end}\n")
     monkeypatch.chdir(tmp_path)
     config = replace(config_of(), backbone=f"{name}:Net", backbone_root=str(tmp_path))
     with pytest.raises(ConfigError, match=said) as caught:
