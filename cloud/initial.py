@@ -18,6 +18,10 @@ from .outer import Meta
 from .run.state import load_checkpoint, readable
 
 TORCH_SUFFIXES = (".pt", ".pth")
+WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
+"""What a pre-training and a run keep their weights in."""
+INSIDE = "extractor."
+"""Before the names of the backbone's tensors in what a run of a learner keeps."""
 ANEW = ("alpha", "open", "benefit")
 """Of a checkpoint, what a new run makes afresh: step sizes, and what goes with them."""
 
@@ -72,13 +76,15 @@ def load_extractor(module: nn.Module, extractor: nn.Module, path: Path) -> None:
     Args:
         module: the backbone, changed in place.
         extractor: what is made of it without its classifier; says by names what must be in the file.
-        path: safetensors, or a state dict of torch (.pt, .pth).
+        path: safetensors, or a state dict of torch (.pt, .pth); or model.safetensors of a run of a learner.
 
     Raises:
         ConfigError: no such file, or it lacks a tensor, has one too many, or one of another shape or dtype.
     """
     found, own = read_weights(path), _floats(module.state_dict())
     needed = [name for name in _floats(extractor.state_dict()) if name in own]
+    if all(INSIDE + name in found for name in needed):
+        found = {name: found[INSIDE + name] for name in needed}
     missing = [name for name in needed if name not in found]
     if missing:
         raise ConfigError(
@@ -98,6 +104,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: it is missing or damaged, its form is another one, or a number in it is infinite or NaN.
     """
+    if path.is_dir():
+        files = [str(path / name) for name in WEIGHT_FILES if (path / name).is_file()]
+        raise ConfigError(
+            f"train.initial_weights: {path} is a folder; name {' or '.join(files) or 'a file of weights'}"
+        )
     try:
         found = _read_torch(path) if path.suffix in TORCH_SUFFIXES else load_file(path)
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:

@@ -137,12 +137,19 @@ def read_config(path: Path) -> RunConfig:
     """The configuration of a run directory.
 
     Raises:
-        ConfigError: there is none, or it is damaged.
+        ConfigError: there is none, it is damaged, or the directory is that of a pre-training.
     """
     file = RunDirectory(path).config
     if not file.is_file():
         raise ConfigError(f"{path} is no run directory: {file.name} is missing")
-    return RunConfig.from_table(read_toml(read_text(file), str(file)))
+    table = read_toml(read_text(file), str(file))
+    if "epochs" in table and "method" not in table:
+        weights = path / "weights.safetensors"
+        raise ConfigError(
+            f"{path} is a pre-training, not a run: meta-train a learner from its weights, --set train.initial_weights="
+            f"{weights}"
+        )
+    return RunConfig.from_table(table)
 
 
 def replace_json(path: Path, content: Any) -> None:

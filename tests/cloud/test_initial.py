@@ -10,11 +10,13 @@ import torch
 from edge_adapt.cloud.assemble import assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
+from edge_adapt.cloud.initial import load_extractor, read_weights
 from edge_adapt.cloud.recipes import read_recipe
-from edge_adapt.cloud.run.directory import RunDirectory
+from edge_adapt.cloud.run.directory import RunDirectory, read_config
 from edge_adapt.cloud.run.loop import Job, begin
 from edge_adapt.cloud.run.state import Best
 from safetensors.torch import save_file
+from torch import nn
 
 
 def make_job(recipe: Path, stripes: Path, out: Path, weights: Path | None) -> Job:
@@ -90,3 +92,36 @@ def test_a_file_that_is_missing_or_no_safetensors_is_refused(
     for weights in ("missing", "damaged"):
         with pytest.raises(ConfigError, match=rf"train\.initial_weights: .*{weights} cannot be read"):
             begin(make_job(recipe, stripes, tmp_path / "run", tmp_path / weights))
+
+
+def test_an_extractor_starts_from_what_a_run_of_a_learner_kept(tmp_path: Path) -> None:
+    """There its tensors are named extractor.*, beside those of generators and films."""
+    module = nn.Sequential()
+    module.add_module("conv", nn.Conv2d(1, 2, 3))
+    extractor = nn.Sequential()
+    extractor.add_module("conv", module.conv)
+    module.add_module("fc", nn.Linear(2, 5))
+    kept = {f"conv.{name}": torch.rand_like(value) for name, value in module.conv.state_dict().items()}
+    tensors = {f"extractor.{name}": value for name, value in kept.items()}
+    others = {"extractor.film.scale": torch.ones(2), "generator.weight": torch.ones(3)}
+    save_file({**tensors, **others}, tmp_path / "model.safetensors")
+    load_extractor(module, extractor, tmp_path / "model.safetensors")
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in kept.items())
+    del tensors["extractor.conv.bias"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"lacks conv\.weight and 1 more of 2 tensors"):
+        load_extractor(module, extractor, tmp_path / "model.safetensors")
+
+
+def test_a_folder_is_no_file_of_weights_but_what_is_in_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a folder; name a file of weights"):
+        read_weights(tmp_path)
+    save_file({"a": torch.ones(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ConfigError, match=r"is a folder; name .*weights\.safetensors$"):
+        read_weights(tmp_path)
+
+
+def test_the_directory_of_a_pre_training_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('backbone = "conv4"\nepochs = 3\n')
+    with pytest.raises(ConfigError, match=r"is a pre-training, not a run: .*weights\.safetensors$"):
+        read_config(tmp_path)
