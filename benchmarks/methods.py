@@ -81,8 +81,8 @@ def lower_residual(run: Path) -> float | None:
 
 def nearest_class(data: Path, tasks: int = 600) -> float:
     """Return the accuracy of the nearest support image, pixel by pixel, on the same test tasks."""
-    from edge_adapt.cloud.assemble import draw_all, fixed_sampler
     from edge_adapt.cloud.config import TaskConfig
+    from edge_adapt.cloud.parts.assemble import draw_all, fixed_sampler
     from edge_adapt.cloud.tasks import load_dataset
 
     sampler = fixed_sampler(load_dataset("omniglot", "test", data), TaskConfig(WAYS, SHOTS))

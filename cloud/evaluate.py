@@ -8,11 +8,11 @@ from os import PathLike
 from tqdm import tqdm
 
 from ..edge.inputs import InputSpec
-from .assemble import EVALUATION_SEEDS, fixed_sampler, load_split
 from .config import FOLDER, DataConfig, known_datasets
 from .errors import ConfigError
+from .parts.assemble import EVALUATION_SEEDS, fixed_sampler, load_split
+from .parts.score import Score
 from .run.trained import FinishedRun, load_run
-from .score import Score
 from .tasks import DECODED
 
 

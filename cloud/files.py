@@ -24,7 +24,9 @@ class CannotWrite(OSError):
         if self.errno != errno.ENOSPC or not path.parent.is_dir():
             return f"{path} cannot be written ({self.strerror}); choose a place where files can be written"
         free = format_bytes(shutil.disk_usage(path.parent).free)
-        return f"{path} cannot be written: the disk is full, {free} are free; make room, or choose another disk"
+        return (
+            f"{path} cannot be written: the disk is full, {free} are free; make room, or choose another disk"
+        )
 
 
 @contextmanager

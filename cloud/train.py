@@ -13,11 +13,11 @@ import torch
 
 from ..edge.errors import UsageError
 from ..edge.units import format_bytes, parse_bytes
-from .assemble import fixed_sampler, load_split, parts_of, training_sampler
 from .config import RunConfig
 from .errors import ConfigError
 from .memory.budget import fit_into
-from .parts import Parts
+from .parts.assemble import fixed_sampler, load_split, parts_of, training_sampler
+from .parts.base import Parts
 from .recipes import read_recipe, stated_in
 from .run.directory import RunDirectory, read_config
 from .run.finish import finish

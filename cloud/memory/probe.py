@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ..assemble import chunk_of, fixed_sampler, load_split, parts_of, training_sampler
 from ..config import RunConfig
 from ..errors import ConfigError, TrainingError
+from ..parts.assemble import chunk_of, fixed_sampler, load_split, parts_of, training_sampler
 from ..run.directory import RunDirectory
 from ..run.finish import finish
 from ..run.loop import Job, begin, run

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..assemble import load_split
 from ..errors import ConfigError, TrainingError
 from ..files import replace_text
 from ..models import build_backbone
+from ..parts.assemble import load_split
 from ..run.directory import replace_json, replace_tensors, to_csv
 from ..run.interrupts import postponed_interrupts
 from ..run.loop import all_finite, cosine

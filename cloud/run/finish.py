@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import Any
 
 from ..errors import TrainingError
-from ..parts import Conclusion
+from ..parts.base import Conclusion
+from ..parts.score import Score
 from ..pictures import learning_curve
-from ..score import Score
 from ..tasks import TaskSampler
 from .directory import replace_json, replace_tensors
 from .loop import Job

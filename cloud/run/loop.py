@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import RunConfig
 from ..errors import TrainingError
-from ..parts import Parts
+from ..parts.base import Parts
 from ..tasks import TaskSampler
 from . import adam
 from .directory import RunDirectory

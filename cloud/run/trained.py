@@ -16,15 +16,15 @@ from ...edge.cost import Layer
 from ...edge.errors import BundleError
 from ...edge.inputs import InputSpec, Spec, spec_from_json
 from ..amortized import Learner, Modules
-from ..assemble import assemble, parts_of
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..files import read_text
-from ..gradient_parts import GradientParts
-from ..learner_parts import LearnerParts
 from ..outer import Meta
-from ..parts import Parts
-from ..score import Score
+from ..parts.assemble import assemble, parts_of
+from ..parts.base import Parts
+from ..parts.gradient import GradientParts
+from ..parts.learner import LearnerParts
+from ..parts.score import Score
 from .directory import RunDirectory, read_config
 
 

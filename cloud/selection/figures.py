@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ...edge.cost import Layer
-from ..assemble import draw_all, fixed_sampler, load_split
 from ..errors import ConfigError
 from ..inner.device import Adapted, adapt
 from ..inner.network import Network
 from ..outer import Batch, Meta, MethodConfig
+from ..parts.assemble import draw_all, fixed_sampler, load_split
 from ..run.trained import TrainedRun, load_run
 
 PAIRING_SEED = 0

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from edge_adapt.cloud.amortized import LEARNERS
-from edge_adapt.cloud.assemble import (
+from edge_adapt.cloud.config import RunConfig
+from edge_adapt.cloud.errors import ConfigError
+from edge_adapt.cloud.parts.assemble import (
     assemble,
     assemble_learner,
     chunk_of,
@@ -22,8 +24,6 @@ from edge_adapt.cloud.assemble import (
     load_split,
     training_sampler,
 )
-from edge_adapt.cloud.config import RunConfig
-from edge_adapt.cloud.errors import ConfigError
 from edge_adapt.cloud.recipes import read_recipe, recipe_names
 from edge_adapt.cloud.settings.tables import read_toml, write_toml
 from edge_adapt.cloud.settings.typed import to_table

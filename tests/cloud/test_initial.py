@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from edge_adapt.cloud.assemble import assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import ConfigError
-from edge_adapt.cloud.initial import load_extractor, read_weights
+from edge_adapt.cloud.parts.assemble import assemble, fixed_sampler, load_split, training_sampler
+from edge_adapt.cloud.parts.initial import load_extractor, read_weights
 from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run.directory import RunDirectory, read_config
 from edge_adapt.cloud.run.loop import Job, begin

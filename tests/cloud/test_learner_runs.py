@@ -11,10 +11,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 from edge_adapt.cloud import AmortizedRun, ConfigError, evaluate, load_run, train
-from edge_adapt.cloud.assemble import assemble, assemble_learner, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.models import build_backbone
+from edge_adapt.cloud.parts.assemble import (
+    assemble,
+    assemble_learner,
+    fixed_sampler,
+    load_split,
+    training_sampler,
+)
 from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run.directory import RunDirectory
 from edge_adapt.cloud.run.loop import Job, begin, run

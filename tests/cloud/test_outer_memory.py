@@ -15,7 +15,7 @@ from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.lite import LiteConfig
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS, Batch, Meta, Method
-from edge_adapt.cloud.score import measure
+from edge_adapt.cloud.parts.score import measure
 from torch import nn
 
 from ..conftest import benchmark_module

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.config import DataConfig
 from edge_adapt.cloud.errors import ConfigError
-from edge_adapt.cloud.initial import with_weights
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import Meta
+from edge_adapt.cloud.parts.initial import with_weights
 from edge_adapt.cloud.pretraining import Pretraining, pretrain
 from edge_adapt.cloud.pretraining.images import crops, order_of, split
 from edge_adapt.cloud.run.loop import TrainingError

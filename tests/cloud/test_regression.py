@@ -11,7 +11,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, load_run, train
-from edge_adapt.cloud.assemble import draw, draw_all, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.cli import main
 from edge_adapt.cloud.inner.base import Batch, Meta, MethodConfig
 from edge_adapt.cloud.inner.device import adapt
@@ -19,7 +18,8 @@ from edge_adapt.cloud.inner.network import Network
 from edge_adapt.cloud.losses import CROSS_ENTROPY, SQUARED_ERROR
 from edge_adapt.cloud.models import build_backbone
 from edge_adapt.cloud.outer import METHODS
-from edge_adapt.cloud.score import Score, measure, score_before
+from edge_adapt.cloud.parts.assemble import draw, draw_all, fixed_sampler, load_split, training_sampler
+from edge_adapt.cloud.parts.score import Score, measure, score_before
 from torch import nn
 from torch.nn import functional as F
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate
-from edge_adapt.cloud.assemble import draw_all, fixed_sampler, load_split
-from edge_adapt.cloud.calibrate import calibrate, percentile
 from edge_adapt.cloud.inner.device import adapt
 from edge_adapt.cloud.outer import Batch, Meta
-from edge_adapt.cloud.score import interval, measure, score_before
+from edge_adapt.cloud.parts.assemble import draw_all, fixed_sampler, load_split
+from edge_adapt.cloud.parts.calibrate import calibrate, percentile
+from edge_adapt.cloud.parts.score import interval, measure, score_before
 
 
 def batches_of(run: TrainedRun, count: int) -> list[Batch]:

@@ -13,11 +13,17 @@ from typing import Any
 import pytest
 import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, load_run
-from edge_adapt.cloud.assemble import EVALUATION_SEEDS, assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.errors import TrainingWarning
 from edge_adapt.cloud.outer import Meta
 from edge_adapt.cloud.outer.pmeta import PMeta
+from edge_adapt.cloud.parts.assemble import (
+    EVALUATION_SEEDS,
+    assemble,
+    fixed_sampler,
+    load_split,
+    training_sampler,
+)
 from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run.directory import RunDirectory, replace_json
 from edge_adapt.cloud.run.finish import finish

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from edge_adapt.cloud import ConfigError, TrainedRun, evaluate, train
-from edge_adapt.cloud.assemble import assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.config import RunConfig
 from edge_adapt.cloud.outer import METHODS
+from edge_adapt.cloud.parts.assemble import assemble, fixed_sampler, load_split, training_sampler
 from edge_adapt.cloud.recipes import read_recipe
 from edge_adapt.cloud.run.directory import RunDirectory
 from edge_adapt.cloud.run.loop import Job, TrainingError, begin, run

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .inner.device import adapt, outputs_of, query_logits
-from .inner.network import Network
-from .losses import CROSS_ENTROPY, Loss
-from .outer import Batch, Meta, MethodConfig
+from ..inner.device import adapt, outputs_of, query_logits
+from ..inner.network import Network
+from ..losses import CROSS_ENTROPY, Loss
+from ..outer import Batch, Meta, MethodConfig
 
 Z95 = 1.959964
 

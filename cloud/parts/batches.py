@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import ConfigError
-from .outer import Batch
-from .tasks import EpisodeSampler, Task, TaskSampler
+from ..errors import ConfigError
+from ..outer import Batch
+from ..tasks import EpisodeSampler, Task, TaskSampler
 
 LARGEST_CHUNK = 8
 """Tasks that are evaluated together at most."""

@@ -8,21 +8,18 @@ from pathlib import Path
 
 from torch import nn
 
-from ..edge.inputs import ArraySpec, InputSpec, Spec
-from .amortized import LEARNERS
-from .batches import chunk_of, draw, draw_all
-from .config import FOLDER, DataConfig, RunConfig, TaskConfig, method_settings
-from .errors import ConfigError
-from .gradient_parts import GradientParts
-from .inner.network import Network
-from .learner_parts import LearnerParts
-from .lite import check_size
-from .losses import SQUARED_ERROR
-from .models import build_backbone
-from .models.own import build_own, check_gradient, import_backbone, is_import_path
-from .models.timm_models import build_timm, is_timm
-from .outer import METHODS
-from .tasks import (
+from ...edge.inputs import ArraySpec, InputSpec, Spec
+from ..amortized import LEARNERS
+from ..config import FOLDER, DataConfig, RunConfig, TaskConfig, method_settings
+from ..errors import ConfigError
+from ..inner.network import Network
+from ..lite import check_size
+from ..losses import SQUARED_ERROR
+from ..models import build_backbone
+from ..models.own import build_own, check_gradient, import_backbone, is_import_path
+from ..models.timm_models import build_timm, is_timm
+from ..outer import METHODS
+from ..tasks import (
     Dataset,
     EpisodeSampler,
     Functions,
@@ -32,6 +29,9 @@ from .tasks import (
     load_functions,
     loss_of,
 )
+from .batches import chunk_of, draw, draw_all
+from .gradient import GradientParts
+from .learner import LearnerParts
 
 __all__ = [
     "EVALUATION_SEEDS",

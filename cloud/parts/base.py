@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..edge.inputs import Spec
-from .config import RunConfig
-from .losses import Loss
-from .outer import Meta, MetaGradient
+from ...edge.inputs import Spec
+from ..config import RunConfig
+from ..losses import Loss
+from ..outer import Meta, MetaGradient
+from ..tasks import TaskSampler
 from .score import Score
-from .tasks import TaskSampler
 
 Tick = Callable[[int], object]
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import ConfigError
-from .outer import Meta
-from .run.state import load_checkpoint, readable
+from ..errors import ConfigError
+from ..outer import Meta
+from ..run.state import load_checkpoint, readable
 
 TORCH_SUFFIXES = (".pt", ".pth")
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")

@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from ..edge.inputs import Spec
+from ...edge.inputs import Spec
+from ..config import RunConfig
+from ..inner.network import Network
+from ..lite import LiteConfig
+from ..losses import Loss
+from ..outer import Batch, Meta, MetaGradient, Method, MethodConfig
+from ..pictures import step_sizes
+from ..tasks import TaskSampler
+from .base import Conclusion, Tick
 from .batches import Drawn, draw_all
 from .calibrate import Calibration, calibrate
-from .config import RunConfig
 from .initial import with_weights
-from .inner.network import Network
-from .lite import LiteConfig
-from .losses import Loss
-from .outer import Batch, Meta, MetaGradient, Method, MethodConfig
-from .parts import Conclusion, Tick
-from .pictures import step_sizes
 from .score import Score, measure, score_before
-from .tasks import TaskSampler
 
 ATTENTION_SETTINGS = (
     *("rho_fw", "rho_bw", "cap", "bw_input"),

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..edge.inputs import InputSpec
-from .amortized import LEARNERS, Learner
-from .amortized.base import EVERYWHERE
+from ...edge.inputs import InputSpec
+from ..amortized import LEARNERS, Learner
+from ..amortized.base import EVERYWHERE
+from ..config import RunConfig
+from ..errors import ConfigError, TrainingError
+from ..losses import Loss
+from ..outer import Meta, MetaGradient, MethodConfig
+from ..tasks import TaskSampler
+from .base import Conclusion, Tick
 from .batches import tasks_of
-from .config import RunConfig
-from .errors import ConfigError, TrainingError
 from .initial import from_checkpoint, is_checkpoint, load_extractor
-from .losses import Loss
-from .outer import Meta, MetaGradient, MethodConfig
-from .parts import Conclusion, Tick
 from .score import Score, score_of
-from .tasks import TaskSampler
 
 
 @contextmanager

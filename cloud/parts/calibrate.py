@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .inner.device import adapt
-from .inner.network import Network
-from .outer import Batch, Meta, MethodConfig
+from ..inner.device import adapt
+from ..inner.network import Network
+from ..outer import Batch, Meta, MethodConfig
 
 PERCENTILE = 0.99
 
