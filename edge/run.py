@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .bundle import BundleFiles, Checkpoint, Overlay
-from .engines import Adaptation, Engine, Progress
+from .engines import Adaptation, Engine, NonFiniteError, Progress
 from .errors import EdgeAdaptError, UsageError
 from .inputs import AnySupport
 from .lower import Target
@@ -130,6 +130,7 @@ def adapt(
         notify: called with one line where something happened that a person should know.
 
     Raises:
+        BundleError: a weight of the bundle is NaN or infinite, found where the adaptation meets it.
         NonFiniteError: naming step and layer; the checkpoint keeps the last finished step.
         AdaptationInterrupted: Ctrl-C; likewise.
     """
@@ -139,7 +140,11 @@ def adapt(
         plan, support = prepare()
         if checkpoint is not None:
             checkpoint = checkpoint.of(way_of(files).key(files, plan, support, engine))
-        adaptation = way_of(files).adapt(files, engine, plan, support, checkpoint, progress, notify)
+        try:
+            adaptation = way_of(files).adapt(files, engine, plan, support, checkpoint, progress, notify)
+        except NonFiniteError:
+            files.weights.check_finite()
+            raise
         weights = Overlay(files.weights, adaptation.updated)
         loss, accuracy = score(files, engine, weights, support)
     if not math.isfinite(loss):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +66,8 @@ def read_bundle(path: Path) -> BundleFiles:
     program = program_from_json(read_json(path / "program.json"))
     weights = TensorFile.open(path / "weights.safetensors")
     if manifest.kind == GRADIENT:
-        check_shapes(program)
+        with _about(path / "program.json"):
+            check_shapes(program)
         LOSSES[manifest.loss].check(program, str(where))
         streams = None
     else:
@@ -83,13 +86,24 @@ def _streams(path: Path, manifest: Manifest, program: Program) -> Streams:
         raise BundleError(
             f"{path / 'manifest.json'}: kind {manifest.kind} needs classes, but the loss is {manifest.loss}"
         )
-    check_forward(program, (FEATURES, LOGITS))
+    with _about(path / "program.json"):
+        check_forward(program, (FEATURES, LOGITS))
     parts = {}
     for part in PARTS:
         if f"{part}.json" in manifest.files:
             parts[part] = program_from_json(read_json(path / f"{part}.json"))
-            check_forward(parts[part], (OUTPUTS[part],))
+            with _about(path / f"{part}.json"):
+                check_forward(parts[part], (OUTPUTS[part],))
     return Streams(manifest.kind, program, parts)
+
+
+@contextmanager
+def _about(file: Path) -> Iterator[None]:
+    """Name the file in errors about its program."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"{file}: {str(error).removeprefix('program: ')}") from None
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -95,6 +95,15 @@ class TensorFile:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
+    def check_finite(self) -> None:
+        """Raise BundleError naming the first tensor that holds NaN or infinity."""
+        for name, entry in self.entries.items():
+            value = self.mapped(name) if entry.dtype.startswith("float") else np.zeros(1)
+            if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):
+                raise BundleError(
+                    f"{self.path}: tensor {name!r} holds NaN or infinity; train and export the bundle again"
+                )
+
     def require(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         """Raise BundleError unless tensor `name` is there with this shape and type."""
         entry = self._find(name)

@@ -31,6 +31,7 @@ def adapt_stream(
 
     Raises:
         SupportError: a sample cannot be read.
+        BundleError: a feature is not finite because a weight is not.
         EdgeAdaptError: a feature, or what is computed from all, is not finite; names the sample or the tensor.
     """
     assert files.streams is not None
@@ -113,8 +114,10 @@ class _Run:
         for start, outputs in self._forward(name, self.support, films or {}):
             for offset, row in enumerate(outputs):
                 if not (np.isfinite(row.min()) and np.isfinite(row.max())):
+                    self.files.weights.check_finite()
                     raise EdgeAdaptError(
-                        f"sample {start + offset}: the network's {name} output is not finite"
+                        f"sample {start + offset}: the network's {name} output is not finite, though its weights are:"
+                        " the sample's values are too large; scale it as in training, or remove it"
                     )
             yield start, outputs
             if self.hooks.progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from .bundles import SAMPLES, rewrite_manifest, support_arrays, write_bundle, write_npz
 from .commands import edge_adapt, edge_adapt_here, edge_adapt_json, error_line
@@ -242,3 +244,26 @@ def test_the_exit_code_reaches_the_shell(
 ) -> None:
     words = [word.format(bundle=bundle, home=tmp_path) for word in arguments]
     assert edge_adapt(*words, code=code).stdout == ""
+
+
+def test_weights_that_are_no_numbers_have_code_4_and_are_named(own_bundle: Path, tmp_path: Path) -> None:
+    weights = load_file(own_bundle / "weights.safetensors")
+    name = next(name for name, value in weights.items() if value.ndim == 4)
+    weights[name] = weights[name].copy()
+    weights[name][0, 0, 0, 0] = np.nan
+    save_file(weights, own_bundle / "weights.safetensors")
+    rewrite_manifest(own_bundle)
+    images, labels = support_arrays()
+    support = write_npz(tmp_path / "support.npz", images=images, labels=labels)
+    done = edge_adapt_here("run", own_bundle, "--support", support, "-o", tmp_path / "adapted", code=4)
+    assert f"weights.safetensors: tensor '{name}' holds NaN or infinity" in error_line(done)
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_a_program_of_another_kind_is_refused_with_its_file(own_bundle: Path) -> None:
+    program = json.loads((own_bundle / "program.json").read_text())
+    del program["inputs"]["sample_weight"]
+    (own_bundle / "program.json").write_text(json.dumps(program))
+    rewrite_manifest(own_bundle)
+    message = error_line(edge_adapt_here("plan", own_bundle, code=4))
+    assert message == f"{own_bundle / 'program.json'}: inputs lack sample_weight; export the bundle again"
