@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 from ..lower.choice import STREAM
 from ..plan import Plan
+from .beside import Reading
 from .passes import Passes
 from .search import Family
 
@@ -19,7 +20,8 @@ def misfit(passes: Passes, plan: Plan) -> str:
     """
     if plan.choice.schedule != STREAM:
         return "its schedule"
-    right = Family(passes, plan.samples, 0, plan.choice.tiling).plan(plan.choice.micro_batch)
+    reading = Reading(plan.samples, passes.streams.classes, 0, 0.0)
+    right = Family(passes, reading, plan.choice.tiling).plan(plan.choice.micro_batch)
     names = (f"its pass {one.name!r}" for one in passes.every)
     for name, *programs in zip_longest(names, right.lowered.programs, plan.lowered.programs, fillvalue=None):
         if programs[0] != programs[1]:

@@ -20,6 +20,7 @@ from edge_adapt.edge.engines import ReferenceEngine
 from edge_adapt.edge.errors import UsageError
 from edge_adapt.edge.inputs import ArraySpec, InputSpec
 from edge_adapt.edge.plan.space import micro_batches
+from edge_adapt.edge.stream.beside import Reading
 from edge_adapt.edge.stream.passes import Passes
 from edge_adapt.edge.stream.search import Family
 from edge_adapt.edge.stream.selftest import entry_indices
@@ -118,7 +119,7 @@ def test_micro_batches_tilings_and_engines_agree(
         assert target == engine
         for tiling in ("maps", "norms", "convs", "lean"):
             for size in micro_batches(13):
-                plan = Family(passes, 13, 1000, tiling).plan(size)
+                plan = Family(passes, Reading(13, 4, 1000, 0.0), tiling).plan(size)
                 assert plan.micro_batch == size
                 tensors = bundle.adapt(support, labels, plan=plan).adapted.tensors
                 found.append({name: tensors[name][:4] if name in head else tensors[name] for name in tensors})
