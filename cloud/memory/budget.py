@@ -29,7 +29,7 @@ LARGEST_CHUNK = 40
 """Samples of a forward pass without gradient; more are no faster."""
 CHUNK_PER_PIECE = 4
 """Samples without gradient that take less memory than one with it."""
-SHARE = 0.95
+SHARE = 0.92
 """Of the budget that a probe may take; the rest is for what a long run leaves unused between its allocations."""
 MARGIN = 1.02
 """Peaks of two processes that do the same differ by less."""
