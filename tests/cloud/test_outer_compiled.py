@@ -181,7 +181,7 @@ def test_no_operation_mixes_the_tasks_device_with_the_cpu(name):
         ("maml", {"checkpoint_steps": True}, LiteConfig(), "does not go with checkpoint_steps = true"),
         ("maml", {}, LiteConfig(h=2), r"does not go with lite\.h = 2"),
         ("p-meta", {"attention_masks": "maps"}, LiteConfig(), 'does not go with attention_masks = "maps"'),
-        ("fomaml", {}, LiteConfig(), "True would have no effect, fomaml does not use it"),
+        ("fomaml", {}, LiteConfig(), "true would have no effect, fomaml does not use it"),
     ],
 )
 def test_what_a_program_cannot_do_is_refused(name, settings, lite, message):
