@@ -113,6 +113,8 @@ NOT_NEARER = {
     ("miniimagenet", 0, CONTROLLED, "uniform", 5),
     ("miniimagenet", 0, CONTROLLED, "stratified", 5),
     ("miniimagenet", 1, PLAIN, "uniform", 5),
+    ("miniimagenet", 2, PLAIN, "uniform", 5),
+    ("miniimagenet", 2, PLAIN, "stratified", 5),
 }
 """All of Simple CNAPs: gradients through queries and support samples cancel, and plain LITE has noise on the latter."""
 
