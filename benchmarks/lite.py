@@ -114,6 +114,24 @@ def cases() -> Iterator[Case]:
 def with_and_without(
     study: str, recipe: str, h: int, settings: Mapping[str, object], seed: int, start: str | None
 ) -> Iterator[Case]:
+    """Full back-propagation, and H of h samples, drawn in two ways; all else the same."""
+    variants: Mapping[str, Mapping[str, object]] = {
+        "all": {"lite.h": "none"},
+        str(h): {"lite.h": h},
+        f"{h}, stratified": {"lite.h": h, "lite.stratified": "true"},
+    }
+    for name, lite in variants.items():
+        yield Case(study, f"protonets, h = {name}", recipe, {**settings, **lite}, seed, start)
+
+
+EXTRACTOR_CASES.items():
+            recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
+            yield Case("extractor", learner, recipe, changes, seed, "extractor", ("caltech101",))
+
+
+def with_and_without(
+    study: str, recipe: str, h: int, settings: Mapping[str, object], seed: int, start: str | None
+) -> Iterator[Case]:
     """Full back-propagation, and H of h samples; all else the same."""
     for name, value in (("all", "none"), (str(h), h)):
         yield Case(study, f"protonets, h = {name}", recipe, {**settings, "lite.h": value}, seed, start)

@@ -85,12 +85,12 @@ def against_full() -> str:
     lines = [
         (
             f"{study}, {rows[0]['ways']}-way, N = {rows[0]['n_support']}",
-            rows[0]["h"] or "all",
+            learner.partition("h = ")[2],
             f"{rows[0]['outer_steps']} x {rows[0]['tasks_per_step']}",
             len(rows),
             _accuracy(rows),
         )
-        for (study, _), rows in groups.items()
+        for (study, learner), rows in groups.items()
     ]
     return table(("ProtoNets on", "h", "outer steps x tasks", "seeds", "accuracy"), lines)
 
