@@ -124,19 +124,6 @@ def with_and_without(
         yield Case(study, f"protonets, h = {name}", recipe, {**settings, **lite}, seed, start)
 
 
-EXTRACTOR_CASES.items():
-            recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
-            yield Case("extractor", learner, recipe, changes, seed, "extractor", ("caltech101",))
-
-
-def with_and_without(
-    study: str, recipe: str, h: int, settings: Mapping[str, object], seed: int, start: str | None
-) -> Iterator[Case]:
-    """Full back-propagation, and H of h samples; all else the same."""
-    for name, value in (("all", "none"), (str(h), h)):
-        yield Case(study, f"protonets, h = {name}", recipe, {**settings, "lite.h": value}, seed, start)
-
-
 EXTRACTOR_CASES: Mapping[str, Mapping[str, object]] = {
     "protonets": {},
     "cnaps": {},

@@ -277,7 +277,7 @@ def refusal(prototypes: Path, stripes: Path, out: Path, **changes: Any) -> str:
         ({"method.name": "cnaps"}, "name a file, such as meta-train pretrain leaves behind"),
         ({"architecture.norm": "batch"}, "is a BatchNorm, whose statistics stay frozen"),
         ({"method.film": False}, "method.film: false would have no effect, protonets does not use it"),
-        ({"method.rho_fw": 0.3}, "method.rho_fw: 0.3 would have no effect"),
+        ({"method.rho_fw": 0.4}, "method.rho_fw: 0.4 would have no effect"),
         ({"method.covariance": "identity"}, 'method.covariance: "identity" would have no effect'),
         ({"method.name": "reptile", "method.attention": False}, "lite.h: "),
         ({"lite.precision": "float16"}, "lite.precision: expected one of float32, bfloat16"),
