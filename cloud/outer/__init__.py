@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from .anil import Anil
-from .base import Batch, Meta, MetaGradient, Method, MethodConfig
-from .boil import Boil
-from .fomaml import Fomaml
-from .fomamlpp import FomamlPlusPlus
-from .imaml import Imaml
-from .leap import Leap
-from .maml import Maml
-from .mamlpp import MamlPlusPlus
-from .mrml import Mrml
-from .pmeta import PMeta
-from .reptile import Reptile
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (
-        *(Maml, Anil, Boil, MamlPlusPlus, PMeta),
-        *(Fomaml, FomamlPlusPlus, Reptile, Leap),
-        *(Imaml, Mrml),
-    )
-}
+from .base import Batch, Meta, MetaGradient, Method, MethodConfig
+
+
+def methods_of_folder() -> Iterator[type[Method]]:
+    """The classes of this folder's files that name their paper: a new method is one new file."""
+    for file in iter_modules(__path__):
+        module = import_module(f"{__name__}.{file.name}")
+        for found in vars(module).values():
+            own = isinstance(found, type) and found.__module__ == module.__name__
+            if own and "paper" in vars(found):
+                yield found
+
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in methods_of_folder()}
 
 __all__ = ["METHODS", "Batch", "Meta", "MetaGradient", "Method", "MethodConfig"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from edge_adapt.cloud import outer
 from edge_adapt.cloud.inner.base import Meta, MethodConfig
 from edge_adapt.cloud.inner.device import adapt
 from edge_adapt.cloud.inner.network import Network
@@ -13,6 +17,20 @@ from torch import nn
 from .plain import random_batch, small_network
 
 ATTENTION = 2 * 4 * 4  # two modules of four tensors for each of the four layers below the output
+
+
+def test_a_new_method_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "newest.py").write_text(
+        "from edge_adapt.cloud.outer.maml import Maml\n\n\n"
+        'class Newest(Maml):\n    name, paper, summary = "newest", "nobody, never", "as MAML"\n'
+    )
+    monkeypatch.setattr(outer, "__path__", [*outer.__path__, str(tmp_path)])
+    try:
+        found = {method.name: method for method in outer.methods_of_folder()}
+    finally:
+        sys.modules.pop(f"{outer.__name__}.newest", None)
+    assert found.keys() == {*METHODS, "newest"}
+    assert found["newest"](small_network(), MethodConfig()).init(0).learned
 
 
 @pytest.mark.parametrize("name", METHODS)
