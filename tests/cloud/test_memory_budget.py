@@ -75,7 +75,7 @@ class Machine:
         return (BASE + grown) * (self.whole if whole else 1.0)
 
 
-@pytest.mark.parametrize("budget", [0.4e9, 1e9, 2e9])
+@pytest.mark.parametrize("budget", [0.42e9, 1e9, 2e9])
 @pytest.mark.parametrize("machine", [Machine(), Machine(whole=1.1), Machine(whole=0.9), Machine(curved=0.01)])
 def test_what_is_chosen_fits_and_uses_most_of_the_budget_after_a_few_probes(
     budget: float, machine: Machine
@@ -101,7 +101,7 @@ def test_everything_is_taken_where_everything_fits_and_what_the_recipe_says_is_n
 def test_the_line_says_what_was_chosen_and_measured() -> None:
     text = fit_into(config_of(), 10**9, Machine()).text
     assert text == (
-        "memory budget 1 GB: lite.h = 16, lite.query_batch = 16, lite.chunk = 40; a first step took 940 MB"
+        "memory budget 1 GB: lite.h = 15, lite.query_batch = 15, lite.chunk = 40; a first step took 900 MB"
     )
     assert "lite.h = none (all)" in fit_into(config_of(), 10**11, Machine()).text
 
@@ -111,8 +111,8 @@ def test_a_budget_that_is_too_small_is_refused_and_the_one_that_is_named_does() 
         ConfigError, match=r"memory budget 300 MB: even lite\.h = 1 does not fit, .*"
     ) as caught:
         fit_into(config_of(), int(300e6), Machine())
-    assert "a first step took 340 MB; the smallest budget that would do is 366 MB" in str(caught.value)
-    assert fit_into(config_of(), int(366e6), Machine()).lite.h == 1
+    assert "a first step took 340 MB; the smallest budget that would do is 377 MB" in str(caught.value)
+    assert fit_into(config_of(), int(377e6), Machine()).lite.h == 1
     with pytest.raises(ConfigError, match="nor into this machine's memory"):
         fit_into(config_of(), 10**9, lambda config, settings, whole: [float("inf")] * len(settings))
 

@@ -53,7 +53,7 @@ def test_help_ends_with_an_example_of_the_verb(verb: str) -> None:
 def test_the_group_lists_every_verb_and_the_exit_codes() -> None:
     text = edge_adapt("--help").stdout
     assert all(f"\n  {verb}  " in text for verb in VERBS)
-    assert "3 budget cannot be met" in text
+    assert "3 budget cannot be met" in " ".join(text.split())
     assert edge_adapt("--version").stdout.startswith("edge-adapt, version ")
 
 
