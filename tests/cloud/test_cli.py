@@ -90,7 +90,7 @@ def test_eval_takes_another_data_set_by_name_and_folder(finished: TrainedRun, st
             ["run", "RECIPE", "--set", "method.inner_step_size=nan"],
             "method.inner_step_size: expected a finite",
         ),
-        (["run", "RECIPE", "--set", "method.name=mamal"], "method.name must be one of maml, anil"),
+        (["run", "RECIPE", "--set", "method.name=mamal"], "method.name must be one of anil, boil"),
         (
             ["run", "RECIPE", *MRML, 'method.task_layers=["head"]'],
             "method.task_layers: no layer is called 'head'",
