@@ -102,9 +102,8 @@ def cases() -> Iterator[Case]:
     yield Case("omniglot from scratch", "protonets, h = 10", OMNIGLOT, long)
     few = {"task.shots": 10, "train.outer_steps": 60}
     for seed in range(SEEDS):
-        yield from with_and_without(
-            "miniimagenet", "protonets-resnet18-miniimagenet-5shot", 5, few, seed, "extractor"
-        )
+        recipe = "protonets-resnet18-miniimagenet-5shot"
+        yield from with_and_without("miniimagenet", recipe, 5, few, seed, "extractor", by_class=True)
     for seed in range(SEEDS):
         for learner, changes in EXTRACTOR_CASES.items():
             recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
@@ -112,14 +111,22 @@ def cases() -> Iterator[Case]:
 
 
 def with_and_without(
-    study: str, recipe: str, h: int, settings: Mapping[str, object], seed: int, start: str | None
+    study: str,
+    recipe: str,
+    h: int,
+    settings: Mapping[str, object],
+    seed: int,
+    start: str | None,
+    by_class: bool = False,
 ) -> Iterator[Case]:
-    """Full back-propagation, and H of h samples, drawn in two ways; all else the same."""
+    """Full back-propagation, and H of h samples, with the control variate and without; all else the same."""
     variants: Mapping[str, Mapping[str, object]] = {
         "all": {"lite.h": "none"},
         str(h): {"lite.h": h},
-        f"{h}, stratified": {"lite.h": h, "lite.stratified": "true"},
+        f"{h}, no control variate": {"lite.h": h, "lite.control_variate": "false"},
     }
+    if by_class:
+        variants = {**variants, f"{h}, stratified": {"lite.h": h, "lite.stratified": "true"}}
     for name, lite in variants.items():
         yield Case(study, f"protonets, h = {name}", recipe, {**settings, **lite}, seed, start)
 

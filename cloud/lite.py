@@ -42,8 +42,9 @@ class LiteConfig:
     """Support samples that gradients pass through, |H|; none: all (the exact gradient)."""
     stratified: bool = False
     """Draw H class by class; where h is below the number of classes, from the whole support set."""
-    control_variate: bool = False
-    """Estimate only what a sample's gradient adds to that of the queries' mean feature; for amortized learners."""
+    control_variate: bool | None = None
+    """Estimate only what a sample's gradient adds to that of the queries' mean feature; false: as in the paper. None:
+    wherever there is one, in amortized learners with h."""
     query_batch: int | None = None
     """Query samples of one backward pass; none: all. Amortized learners draw H for each, inner steps keep theirs."""
     chunk: int | None = None
@@ -62,6 +63,11 @@ class LiteConfig:
             raise ConfigError(
                 f"lite.precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
+
+    @property
+    def controlled(self) -> bool:
+        """Whether a control variate is used where there is one."""
+        return self.control_variate is not False
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:

@@ -78,7 +78,7 @@ class Episode:
         if self.fixed_features:
             assert values is not None, "they are the same for all queries"
             return values
-        control = queries.mean(0) if self.lite.control_variate else None
+        control = queries.mean(0) if self.lite.controlled else None
         return self._estimated(self.extract(film), values, subsets(FEATURES), control)
 
     def queries(self, rows: Tensor, film: Tensor | None) -> Tensor:

@@ -59,7 +59,7 @@ def refuse_lite(network: Network, config: MethodConfig, lite: LiteConfig) -> Non
         )
     if lite.control_variate:
         raise ValueError(
-            "lite.control_variate: true has no effect on inner steps, which see no queries; set it to false"
+            "lite.control_variate: true has no effect on inner steps, which see no queries; leave it away"
         )
     if lite.precision != "float32":
         raise ValueError(f'lite.precision: inner steps are computed in "float32", got {lite.precision!r}')

@@ -88,7 +88,7 @@ class Sizes:
             query_batch=None if query_batch == self.queries else query_batch,
             chunk=min(CHUNK_PER_PIECE * piece, self.chunk),
             stratified=config.lite.stratified and h < self.support,
-            control_variate=config.lite.control_variate and h < self.support,
+            control_variate=config.lite.control_variate if h < self.support else None,
         )
 
 
