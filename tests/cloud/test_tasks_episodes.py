@@ -201,4 +201,4 @@ def test_eight_tasks_of_a_hundred_samples_take_milliseconds():
         start = time.perf_counter()
         draws.batch(first, 8)
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.02
+    assert min(seconds) < 0.05

@@ -68,13 +68,13 @@ def test_samples_cannot_be_written_to_by_accident():
         load_dataset("glyphs", "val").classes[0][0, 0, 0, 0] = 1
 
 
-def test_everything_is_generated_within_fifteen_seconds():
+def test_everything_is_generated_within_half_a_minute():
     distinct_characters.cache_clear()
     load_glyphs.cache_clear()
     start = time.process_time()
     for split in SPLITS:
         load_glyphs(split)
-    assert time.process_time() - start < 15
+    assert time.process_time() - start < 30
 
 
 def test_one_shot_by_pixels_is_hard_but_far_above_chance():

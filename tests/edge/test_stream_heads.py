@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from edge_adapt.edge.bundle.streams import Streams
 from edge_adapt.edge.program import Layer, Op, Program, Tensor
 from edge_adapt.edge.stream.heads import Head, Means, finish_bytes, head_of
 from numpy.typing import NDArray
+
+from ..timing import least_seconds
 
 
 def streams_of(kind: str, classes: int, width: int) -> Streams:
@@ -132,9 +132,8 @@ def test_prototypes_of_features_far_from_0_lose_nothing(offset: float) -> None:
 def test_a_head_of_512_features_is_computed_within_seconds() -> None:
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(50, 512)).astype(np.float32) + 3, np.arange(50) % 5
-    started = time.process_time()
     means, factors = computed(streams_of("simple-cnaps", 5, 512), rows, labels).params.values()
-    assert time.process_time() - started < 5
+    assert least_seconds(lambda: computed(streams_of("simple-cnaps", 5, 512), rows, labels)) < 5
     factor = factors[4].astype(np.float64)
     found = factor @ precision(rows, rows[labels == 4]) @ factor.T
     assert np.allclose(found, np.eye(512), rtol=0, atol=1e-4)

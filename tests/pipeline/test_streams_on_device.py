@@ -21,6 +21,7 @@ from torch import nn
 from ..edge.commands import edge_adapt, edge_adapt_here, edge_adapt_json, error_line, start
 from ..edge.test_no_torch import BLOCK, python
 from ..export.learners import Learner, learner, write
+from ..timing import least_seconds
 
 SPEC = InputSpec(3, 48, 48, (0.5,) * 3, (0.3,) * 3)
 WIDTHS, CLASSES, MARGIN = (16, 24, 160), 6, 2 << 20
@@ -137,9 +138,9 @@ def test_hundreds_of_samples_take_no_more_than_their_names(home: Path) -> None:
 
 
 def test_a_plan_for_ten_million_samples_is_made_at_once_and_more_are_refused(home: Path) -> None:
-    bundle, started = Bundle.open(home / "cnaps"), time.process_time()
+    bundle = Bundle.open(home / "cnaps")
     assert bundle.plan(samples=10_000_000).micro_batch <= 64
-    assert time.process_time() - started < 5
+    assert least_seconds(lambda: bundle.plan(samples=10_000_000)) < 5
     with pytest.raises(UsageError, match="samples: expected at most 10000000, got 10000001"):
         bundle.plan(samples=10_000_001)
 
