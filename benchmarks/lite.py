@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +24,6 @@ from typing import Any
 from machine import machine
 from trainings import RESULTS, command, keep, parser, trained
 
-STUDIES = ("omniglot", "omniglot from scratch", "miniimagenet", "extractor")
 MEASURED_ELSEWHERE = ("lite_bias.json", "lite_memory.json")
 SEEDS = 3
 """Trainings of a case; all start from the same extractor."""
@@ -79,56 +79,91 @@ class Case:
         return f"{self.study}-{self.learner}-{self.seed}".replace(" ", "-").replace(",", "")
 
 
-OMNIGLOT = "protonets-conv4-omniglot-20way-5shot"
-SHORT = {
-    "train.outer_steps": 200,
-    "train.tasks_per_step": 4,
-    "train.learning_rate": 5e-4,
-    "task.training_queries": 3,
+@dataclass(frozen=True)
+class Comparison:
+    """ProtoNets trained in several ways, all else the same.
+
+    Attributes:
+        study: its name.
+        recipe: the recipe.
+        h: of LITE.
+        settings: changes to the recipe.
+        variants: which of `variants` are trained.
+        start: which of `EXTRACTORS` they start from; none: random weights.
+        seeds: trainings of each.
+    """
+
+    study: str
+    recipe: str
+    h: int
+    settings: Mapping[str, object]
+    variants: tuple[str, ...] = ("all", "{h}")
+    start: str | None = None
+    seeds: int = SEEDS
+
+    def cases(self) -> Iterator[Case]:
+        """Each variant with each seed."""
+        for seed, variant in product(range(self.seeds), self.variants):
+            settings = {**self.settings, "lite.h": self.h, **VARIANTS[variant]}
+            learner = f"protonets, h = {variant.format(h=self.h)}"
+            yield Case(self.study, learner, self.recipe, settings, seed, self.start)
+
+
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    "all": {"lite.h": "none"},
+    "{h}": {},
+    "{h}, no control variate": {"lite.control_variate": "false"},
+    "{h}, stratified": {"lite.stratified": "true"},
 }
+"""Full back-propagation, and ways to go through a part of the support set."""
+OMNIGLOT, MINIIMAGENET = "protonets-conv4-omniglot-20way-5shot", "protonets-resnet18-miniimagenet-5shot"
+COMPARISONS = (
+    Comparison(
+        "omniglot",
+        OMNIGLOT,
+        10,
+        {
+            "train.outer_steps": 200,
+            "train.tasks_per_step": 4,
+            "train.learning_rate": 5e-4,
+            "task.training_queries": 3,
+        },
+        ("all", "{h}", "{h}, no control variate"),
+        "omniglot-conv4",
+    ),
+    Comparison(
+        "omniglot from scratch",
+        OMNIGLOT,
+        10,
+        {"train.test_tasks": 600},
+        ("all", "{h}", "{h}, no control variate"),
+        seeds=1,
+    ),
+    Comparison(
+        "miniimagenet",
+        MINIIMAGENET,
+        5,
+        {"task.shots": 10, "train.outer_steps": 150},
+        start="extractor",
+    ),
+    Comparison(
+        "miniimagenet, short",
+        MINIIMAGENET,
+        5,
+        {"task.shots": 10, "train.outer_steps": 60},
+        tuple(VARIANTS),
+        "extractor",
+    ),
+)
 
 
 def cases() -> Iterator[Case]:
-    """All trainings, the cheap ones first."""
-    for seed in range(SEEDS):
-        yield from with_and_without("omniglot", OMNIGLOT, 10, SHORT, seed, "omniglot-conv4")
-    long = {"train.test_tasks": 600}
-    yield Case(
-        "omniglot from scratch",
-        "protonets, h = all",
-        OMNIGLOT,
-        {**long, "lite.h": "none", "lite.query_batch": 100},
-    )
-    yield Case("omniglot from scratch", "protonets, h = 10", OMNIGLOT, long)
-    few = {"task.shots": 10, "train.outer_steps": 60}
-    for seed in range(SEEDS):
-        recipe = "protonets-resnet18-miniimagenet-5shot"
-        yield from with_and_without("miniimagenet", recipe, 5, few, seed, "extractor", by_class=True)
-    for seed in range(SEEDS):
-        for learner, changes in EXTRACTOR_CASES.items():
-            recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
-            yield Case("extractor", learner, recipe, changes, seed, "extractor", ("caltech101",))
-
-
-def with_and_without(
-    study: str,
-    recipe: str,
-    h: int,
-    settings: Mapping[str, object],
-    seed: int,
-    start: str | None,
-    by_class: bool = False,
-) -> Iterator[Case]:
-    """Full back-propagation, and H of h samples, with the control variate and without; all else the same."""
-    variants: Mapping[str, Mapping[str, object]] = {
-        "all": {"lite.h": "none"},
-        str(h): {"lite.h": h},
-        f"{h}, no control variate": {"lite.h": h, "lite.control_variate": "false"},
-    }
-    if by_class:
-        variants = {**variants, f"{h}, stratified": {"lite.h": h, "lite.stratified": "true"}}
-    for name, lite in variants.items():
-        yield Case(study, f"protonets, h = {name}", recipe, {**settings, **lite}, seed, start)
+    """All trainings."""
+    for comparison in COMPARISONS:
+        yield from comparison.cases()
+    for seed, (learner, changes) in product(range(SEEDS), EXTRACTOR_CASES.items()):
+        recipe = f"{learner.partition(',')[0]}-resnet18-miniimagenet-5shot"
+        yield Case("extractor", learner, recipe, changes, seed, "extractor", ("caltech101",))
 
 
 EXTRACTOR_CASES: Mapping[str, Mapping[str, object]] = {
@@ -139,6 +174,9 @@ EXTRACTOR_CASES: Mapping[str, Mapping[str, object]] = {
     "simple-cnaps, FiLM off": {"method.film": "false", "train.outer_steps": 1},
     "simple-cnaps, identity covariance": {"method.covariance": "identity"},
 }
+
+
+STUDIES = (*(comparison.study for comparison in COMPARISONS), "extractor")
 
 
 def main() -> None:

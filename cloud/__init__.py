@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .starting import quit_on_interrupt
+from ..edge.starting import quit_on_interrupt
 
 quit_on_interrupt()  # before torch is imported
 

@@ -12,10 +12,14 @@ threads before NumPy is loaded.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from .starting import quit_on_interrupt
 
-from .errors import BudgetError, BundleError, EdgeAdaptError, SupportError, UsageError
+quit_on_interrupt()  # before anything large is imported
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from .errors import BudgetError, BundleError, EdgeAdaptError, SupportError, UsageError  # noqa: E402
 
 if TYPE_CHECKING:
     from .plan import Plan

@@ -86,7 +86,7 @@ def finite(outputs: NDArray[np.float32]) -> Outputs:
     good = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not good.all():
         raise EdgeAdaptError(
-            f"sample {int(np.argmin(good))}: output is not finite; adapt again with fewer steps"
+            f"sample {int(np.argmin(good))}: output is not finite; adapt again (gradient steps: fewer of them)"
         )
     return values
 

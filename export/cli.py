@@ -11,9 +11,9 @@ import click
 
 from ..edge.errors import EdgeAdaptError, UsageError
 from ..edge.inputs import InputSpec
+from ..edge.starting import INTERRUPTED, raise_on_interrupt
 from . import export_bundle, export_prototypes
 
-INTERRUPTED = 130
 FILE = click.Path(path_type=Path)
 
 
@@ -137,6 +137,7 @@ def _dry_run(model: Path, loss: str | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
+        raise_on_interrupt()
         command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.ClickException as error:
         error.show()

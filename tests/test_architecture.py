@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cloud", "edge", "export")
 EDGE_THIRD_PARTY = {"numpy", "click", "PIL", "tqdm", "tomli"}
 EDGE_OPTIONAL = {"matplotlib", "onnxruntime"}  # imported inside functions, never at import time
-CLOUD_MAY_USE = {"inputs", "cost", "errors", "units"}
+CLOUD_MAY_USE = {"inputs", "cost", "errors", "starting", "units"}
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 

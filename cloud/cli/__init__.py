@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from ...edge.errors import EdgeAdaptError, UsageError
+from ...edge.starting import INTERRUPTED, quit_on_interrupt, raise_on_interrupt
 from ..errors import ConfigError, TrainingError
-from ..starting import INTERRUPTED, quit_on_interrupt, raise_on_interrupt
 from .eval import evaluate_command
 from .list import list_command
 from .pretrain import pretrain_command

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from ..errors import EdgeAdaptError
+from ..starting import INTERRUPTED, raise_on_interrupt
 from .bench import bench
 from .doctor import doctor
 from .inspect import inspect
@@ -17,7 +18,6 @@ from .predict import predict
 from .run import run
 from .verify import verify
 
-INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 done, 1 anything else (a full disk, too), 2 usage, 3 budget cannot be met, 4 bad bundle, "
     "5 bad support data, 130 interrupted."
@@ -44,6 +44,7 @@ for verb in (plan, run, predict, inspect, verify, merge, bench, doctor):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
+        raise_on_interrupt()
         code = commands.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -1,4 +1,4 @@
-"""Ctrl-C while `meta-train` starts: seconds of imports, in which an exception would end anywhere in a library."""
+"""Ctrl-C while one of our programs starts: imports, in which an exception would end anywhere in a library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-PROGRAM = "meta-train"
+LINES = {
+    "edge-adapt": b"error: interrupted\n",
+    "export-bundle": b"error: interrupted\n",
+    "meta-train": b"Error: interrupted\n",
+}
+"""What each program says, in its own words."""
 INTERRUPTED = 130
 
 
@@ -20,7 +25,7 @@ def quit_on_interrupt() -> None:
     Does nothing where edge-adapt is a library of some other program, or where SIGINT has another handler already, such
     as none in a job in the background.
     """
-    ours = Path(sys.argv[0]).name == PROGRAM and threading.current_thread() is threading.main_thread()
+    ours = _program() in LINES and threading.current_thread() is threading.main_thread()
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
 
@@ -32,5 +37,9 @@ def raise_on_interrupt() -> None:
 
 
 def _quit(number: int, frame: FrameType | None) -> NoReturn:
-    os.write(2, b"Error: interrupted\n")
+    os.write(2, LINES[_program()])
     os._exit(INTERRUPTED)
+
+
+def _program() -> str:
+    return Path(sys.argv[0]).name if sys.argv else ""
