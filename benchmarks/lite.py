@@ -46,6 +46,9 @@ EXTRACTORS: Mapping[str, Extractor] = {
         "omniglot",
         {"architecture.norm": "group", "mirror": "false", "smallest_crop": 0.7, "epochs": 6},
     ),
+    "miniimagenet-conv4": Extractor(
+        "conv4", "miniimagenet", {"architecture.norm": "group", "crop": 64, "epochs": 6}
+    ),
     "extractor": Extractor("resnet18", "miniimagenet", {"crop": 64, "precision": "bfloat16", "epochs": 20}),
 }
 """By the name of its directory."""
@@ -116,43 +119,29 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "{h}, stratified": {"lite.stratified": "true"},
 }
 """Full back-propagation, and ways to go through a part of the support set."""
-OMNIGLOT, MINIIMAGENET = "protonets-conv4-omniglot-20way-5shot", "protonets-resnet18-miniimagenet-5shot"
+OMNIGLOT, MINIIMAGENET = "protonets-conv4-omniglot-20way-5shot", "protonets-conv4-miniimagenet-10shot"
+RESNET18 = "protonets-resnet18-miniimagenet-5shot"
+FEW_STEPS = {"train.outer_steps": 200, "train.tasks_per_step": 4, "train.learning_rate": 5e-4}
+BOTH = ("all", "{h}", "{h}, no control variate")
 COMPARISONS = (
+    Comparison("omniglot", OMNIGLOT, 10, {**FEW_STEPS, "task.training_queries": 3}, BOTH, "omniglot-conv4"),
+    Comparison("miniimagenet", MINIIMAGENET, 5, FEW_STEPS, start="miniimagenet-conv4"),
+    Comparison("omniglot from scratch", OMNIGLOT, 10, {"train.test_tasks": 600}, BOTH, seeds=1),
     Comparison(
-        "omniglot",
-        OMNIGLOT,
-        10,
-        {
-            "train.outer_steps": 200,
-            "train.tasks_per_step": 4,
-            "train.learning_rate": 5e-4,
-            "task.training_queries": 3,
-        },
-        ("all", "{h}", "{h}, no control variate"),
-        "omniglot-conv4",
-    ),
-    Comparison(
-        "omniglot from scratch",
-        OMNIGLOT,
-        10,
-        {"train.test_tasks": 600},
-        ("all", "{h}", "{h}, no control variate"),
-        seeds=1,
-    ),
-    Comparison(
-        "miniimagenet",
-        MINIIMAGENET,
-        5,
-        {"task.shots": 10, "train.outer_steps": 150},
-        start="extractor",
-    ),
-    Comparison(
-        "miniimagenet, short",
-        MINIIMAGENET,
+        "miniimagenet, ResNet18",
+        RESNET18,
         5,
         {"task.shots": 10, "train.outer_steps": 60},
         tuple(VARIANTS),
         "extractor",
+    ),
+    Comparison(
+        "miniimagenet, ResNet18, longer",
+        RESNET18,
+        5,
+        {"task.shots": 10, "train.outer_steps": 150},
+        start="extractor",
+        seeds=1,
     ),
 )
 

@@ -64,7 +64,7 @@ class Parts:
     @classmethod
     def of(cls, problem: Problem) -> Parts:
         """Differentiate towards the FiLM parameters, without FiLM layers towards all that is learned."""
-        learner, meta, task = problem.with_lite(), problem.meta, problem.task
+        learner, meta, task = problem.with_lite(control_variate=False), problem.meta, problem.task
         values = learner.exact(meta, task)
         levels = {ENCODER: None, FEATURES: NOBODY}
         none = learner.task_gradient(meta, task, values, levels.__getitem__).grads

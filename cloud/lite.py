@@ -125,7 +125,9 @@ def draw(count: int, h: int, generator: torch.Generator, labels: Tensor | None =
 def check_size(count: int, h: int) -> None:
     """Raise ValueError where H is to be larger than the support set."""
     if h > count:
-        raise ValueError(f"lite.h: {h} asked for, but a task's support set has {count} samples")
+        raise ValueError(
+            f"lite.h: {h} asked for, but a task's support set has {count} samples; set at most that, or none"
+        )
 
 
 def shares(sizes: Sequence[int], h: int) -> list[int]:
