@@ -17,9 +17,9 @@ from .converters import batch_first_attention, fold_batch_norm
 from .errors import ExportError
 from .forward_programs import without_classifier
 from .network import Network
-from .onnx_file import load_onnx
 from .onnx_import import import_forward
 from .plain import sample_shape
+from .reading.file import load_onnx
 
 if TYPE_CHECKING:
     from .plain import Values

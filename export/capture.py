@@ -19,7 +19,7 @@ from .converters.replace import evaluated_copy
 from .errors import ExportError
 from .network import Network
 from .onnx_import import import_forward
-from .onnx_shapes import with_shapes
+from .reading.shapes import with_shapes
 from .trace import check_parameters, explain, place, trace
 
 OPSET = 18

@@ -16,10 +16,10 @@ from .autodiff import differentiate
 from .capture import to_onnx
 from .converters import batch_first_attention, fold_batch_norm
 from .errors import ExportError
-from .forward_graph import ForwardGraph
 from .losses import DEFAULT, loss_named, with_learned
-from .onnx_file import load_onnx
 from .onnx_import import Found, Refused, import_forward, survey
+from .reading.file import load_onnx
+from .reading.graph import ForwardGraph
 
 Saved = tuple[Tensor, ...]
 _HEAD = ("module", "operator", "rule", "stored for the backward pass, per sample")

@@ -10,9 +10,9 @@ from onnx import ModelProto, NodeProto
 
 from ..edge.program import Layer, Op, Program, Tensor
 from .errors import ExportError
-from .forward_graph import ForwardGraph
 from .network import Array, Network, Origin
 from .ops import RULES, Match, Param, Rule
+from .reading.graph import ForwardGraph
 from .suggestions import SUGGESTIONS, suggestion
 
 INPUT = "images"

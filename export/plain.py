@@ -21,8 +21,8 @@ from .converters import batch_first_attention, fold_batch_norm, to_group_norm
 from .errors import ExportError
 from .losses import loss_named, with_learned
 from .network import Network
-from .onnx_file import load_onnx
 from .onnx_import import import_forward
+from .reading.file import load_onnx
 from .source import Source
 
 BATCH_NORMS = ("affine", "conv", "group-norm")

@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import Attr, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .patterns import either_order, scalar, scaled, simplest
 from .rule import Extra, Match, Rule, number

@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from ...edge.program import BATCH
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, Shape, attributes
+from ..reading.graph import ForwardGraph, Shape, attributes
 from .patterns import either_order
 from .rule import Match, Param, refuse_computed
 

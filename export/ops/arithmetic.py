@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import BATCH, Op, Tensor
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph
 from ..tape import Tape
 from .patterns import simplest
 from .rule import Match, Rule, number

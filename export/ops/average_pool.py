@@ -7,8 +7,8 @@ from onnx import NodeProto
 from ...edge.program import Op
 from ...edge.reference.average_pool import axis_entries
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .matrices import apply_matrices
 from .rule import Match, Rule, integer

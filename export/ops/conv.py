@@ -10,8 +10,8 @@ from onnx import NodeProto
 
 from ...edge.program import Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, Shape, attributes
 from ..onnx_builder import Builder, sample_scale
+from ..reading.graph import ForwardGraph, Shape, attributes
 from ..tape import SAMPLE_WEIGHT, Tape
 from .rule import Match, Param, Rule, integer, integers, weight_and_bias
 

@@ -6,8 +6,8 @@ from onnx import NodeProto
 
 from ...edge.program import Attr, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .arithmetic import is_batched
 from .rule import Match, Rule, integers, number

@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import BATCH, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder, sample_scale
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import SAMPLE_WEIGHT, Tape
 from .patterns import either_order
 from .rule import Match, Param, Rule, refuse_computed, unless_zero, weight_and_bias

@@ -8,8 +8,8 @@ from math import pi, sqrt
 from onnx import NodeProto
 
 from ...edge.program import Op
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .patterns import either_order, near, products, scalar, scaled
 from .rule import Match, Rule

@@ -10,8 +10,8 @@ from onnx import NodeProto
 
 from ...edge.program import BATCH, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import SAMPLE_WEIGHT, Tape
 from .rule import Extra, Match, Param, Rule, integer, number
 

@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, Shape, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, Shape, attributes
 from ..tape import Tape
 from .rule import Match, Rule, integer, integers
 

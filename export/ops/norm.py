@@ -12,8 +12,8 @@ from onnx import NodeProto
 
 from ...edge.program import BATCH, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, Shape, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, Shape, attributes
 from ..tape import SAMPLE_WEIGHT, Tape
 from .patterns import either_order
 from .rule import Extra, Match, Param, Rule, integer, number

@@ -10,7 +10,7 @@ from math import isclose
 import numpy as np
 from onnx import NodeProto
 
-from ..forward_graph import ForwardGraph
+from ..reading.graph import ForwardGraph
 
 _VIEWS = ("Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _LARGEST_DENOMINATOR = 1000

@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import Op
 from ...edge.reference.pool import argmax_type
-from ..forward_graph import ForwardGraph
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph
 from ..tape import Tape
 from .mean import reduced_axes
 from .rule import Extra, Match, Rule

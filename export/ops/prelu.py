@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph
 from ..onnx_builder import Builder, sample_scale
+from ..reading.graph import ForwardGraph
 from ..tape import SAMPLE_WEIGHT, Tape
 from .rule import Match, Rule
 

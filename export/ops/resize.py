@@ -12,8 +12,8 @@ from ...edge.program import Op
 from ...edge.reference.resize import axis_entries
 from ...edge.reference.separable import COORDINATES, nearest_entries
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .matrices import apply_matrices
 from .rule import Match, Rule

@@ -9,9 +9,9 @@ from onnx import NodeProto
 
 from ...edge.program import Attr, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, Shape
 from ..onnx_builder import Builder
 from ..param import Param
+from ..reading.graph import ForwardGraph, Shape
 from ..tape import Tape
 
 __all__ = [

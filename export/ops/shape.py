@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from ...edge.program import BATCH, Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .arithmetic import is_batched
 from .rule import Match, Rule, integer, integers

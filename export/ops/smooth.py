@@ -6,8 +6,8 @@ from onnx import NodeProto
 
 from ...edge.program import Op
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
 from ..onnx_builder import Builder
+from ..reading.graph import ForwardGraph, attributes
 from ..tape import Tape
 from .activation import shifted_relu6
 from .patterns import either_order, near, products, scaled, simplest

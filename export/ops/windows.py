@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from ...edge.program import Attr
 from ..errors import ExportError
-from ..forward_graph import ForwardGraph, attributes
+from ..reading.graph import ForwardGraph, attributes
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,10 @@ def test_a_setting_without_effect_is_refused(name, settings, message):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_h_above_the_support_set_and_a_class_without_sample_are_refused(name):
     learner, meta = learner_of(name, LiteConfig(h=12))
-    with pytest.raises(ValueError, match=r"^lite\.h: 12 asked for, but a task's support set has 10 samples; set at most that, or none$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^lite\.h: 12 asked for, but a task's support set has 10 samples; set at most that, or none$",
+    ):
         learner.meta_gradient(meta, [task(TEN)], 0.0)
     with pytest.raises(ValueError, match="labels 0 to 3, each at least once, got 2, 3, 0, 1 samples"):
         task(torch.where(LABELS == 2, 3, LABELS))

@@ -136,7 +136,10 @@ def test_shares_use_up_h_and_fit_into_every_class(sizes, data):
 
 
 def test_h_above_the_support_set_is_refused():
-    with pytest.raises(ValueError, match=r"^lite\.h: 12 asked for, but a task's support set has 10 samples; set at most that, or none$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^lite\.h: 12 asked for, but a task's support set has 10 samples; set at most that, or none$",
+    ):
         draw(10, 12, torch.Generator())
 
 

@@ -12,7 +12,7 @@ import torch
 from edge_adapt.export.autodiff import differentiate
 from edge_adapt.export.capture import to_onnx
 from edge_adapt.export.onnx_import import import_forward
-from edge_adapt.export.onnx_shapes import with_shapes
+from edge_adapt.export.reading.shapes import with_shapes
 from edge_adapt.export.source import AttentionSettings
 from onnx import ModelProto
 from torch import nn

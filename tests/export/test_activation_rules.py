@@ -11,11 +11,11 @@ import torch
 from edge_adapt.edge.reference.interpret import interpret
 from edge_adapt.export import ExportError
 from edge_adapt.export.capture import capture
-from edge_adapt.export.forward_graph import ForwardGraph
 from edge_adapt.export.onnx_graph import build_graph
 from edge_adapt.export.onnx_import import import_forward
 from edge_adapt.export.ops import RULES
 from edge_adapt.export.ops.patterns import simplest
+from edge_adapt.export.reading.graph import ForwardGraph
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 

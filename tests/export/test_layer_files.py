@@ -10,8 +10,8 @@ import pytest
 from edge_adapt.edge.reference.interpret import interpret
 from edge_adapt.export import ExportError
 from edge_adapt.export.network import Network
-from edge_adapt.export.onnx_file import load_onnx
 from edge_adapt.export.onnx_import import import_forward
+from edge_adapt.export.reading.file import load_onnx
 from onnx import TensorProto, helper, numpy_helper, save_model
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 from edge_adapt.export import ExportError, export_bundle
-from edge_adapt.export.onnx_file import load_onnx
 from edge_adapt.export.onnx_import import import_forward
+from edge_adapt.export.reading.file import load_onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from torch import nn

@@ -13,7 +13,7 @@ import pytest
 from edge_adapt.edge.reference.interpret import interpret
 from edge_adapt.export import ExportError
 from edge_adapt.export.onnx_import import import_forward
-from edge_adapt.export.onnx_shapes import with_shapes
+from edge_adapt.export.reading.shapes import with_shapes
 from onnx import TensorProto, helper, numpy_helper
 
 SAMPLE = (4, 6, 8)

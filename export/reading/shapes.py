@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ..edge.program import BATCH
-from .errors import ExportError
-from .onnx_cuts import without_sequences
+from ...edge.program import BATCH
+from ..errors import ExportError
+from .cuts import without_sequences
 
 _SIZES = (2, 3)
 _LARGEST = 4096

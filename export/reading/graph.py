@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ..edge.program import BATCH
-from .errors import ExportError
-from .onnx_cuts import plain_nodes
-from .param import Param
-from .source_line import line_in_trace
+from ...edge.program import BATCH
+from ..errors import ExportError
+from ..param import Param
+from ..source_line import line_in_trace
+from .cuts import plain_nodes
 
 _VIEWS = ("Unsqueeze", "Reshape", "Cast", "CastLike", "Identity")
 _SCOPES = "pkg.torch.onnx.name_scopes"

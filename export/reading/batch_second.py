@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..edge.program import BATCH
-from .onnx_batch_axis import Axes, BatchFirst
+from ...edge.program import BATCH
+from .batch_axis import Axes, BatchFirst
 
 
 class _GiveUp(Exception):

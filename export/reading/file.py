@@ -13,10 +13,10 @@ from onnx import ModelProto, NodeProto, TensorProto, version_converter
 from onnx.defs import SchemaError, get_schema
 from onnx.inliner import inline_local_functions
 
-from .errors import ExportError
-from .onnx_layer_norm import fuse_layer_norms
-from .onnx_parameters import parameters
-from .onnx_shapes import with_shapes
+from ..errors import ExportError
+from .layer_norm import fuse_layer_norms
+from .parameters import parameters
+from .shapes import with_shapes
 
 OPSET = 18
 _AGAIN = "export it again from its framework"

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .errors import ExportError
-from .onnx_batch_axis import BatchFirst, batch_first
-from .onnx_batch_second import batch_never_second
-from .onnx_written_out import written_out
+from ..errors import ExportError
+from .batch_axis import BatchFirst, batch_first
+from .batch_second import batch_never_second
+from .written_out import written_out
 
 _ALL = 2**31 - 1
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
