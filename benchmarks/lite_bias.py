@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--learner", action="append", choices=LEARNERS, help="default: all")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "lite", help="where lite.py keeps them")
     parser.add_argument("--folder", type=Path, default=data_directory(), help="of the data sets")
+    parser.add_argument("--draws", type=int, help="of each estimator; default: what its data set can afford")
     parser.add_argument("--out", type=Path, default=RESULTS / "lite_bias.json")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
     args = parser.parse_args()
@@ -145,7 +146,7 @@ def measure(data: str, learner: str, task: int, args: argparse.Namespace) -> Non
     for cell in missing:
         gradients = found[cell.estimator]
         number = source.subsampled if isinstance(gradients, SubSampled) else source.lite
-        number = CHEAP if isinstance(gradients, OneLevel) else number
+        number = CHEAP if isinstance(gradients, OneLevel) else args.draws or number
         draws = islice(gradients.draws(cell.h, cell.kind == "stratified"), number)
         for row in cell.rows(errors_of(draws, gradients.exact)):
             keep(row, args.out, key_of)
