@@ -72,7 +72,17 @@ def test_one_h_for_both_levels_would_be_biased(name):
     assert relative(mean_gradient(learner, meta, [(h, h) for h in ALL]), expected) > 0.05
 
 
-@pytest.mark.parametrize("settings", [{}, {"stratified": True}, {"control_variate": True}], ids=str)
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_control_variate_is_there_unless_it_is_switched_off(name):
+    found = []
+    for setting in (None, True, False):
+        learner, meta = learner_of(name, LiteConfig(h=2, control_variate=setting))
+        found.append(learner.task_gradient(meta, task()).grads)
+    assert relative(found[0], found[1]) == 0
+    assert relative(found[0], found[2]) > 0.01
+
+
+@pytest.mark.parametrize("settings", [{}, {"stratified": True}, {"control_variate": False}], ids=str)
 @pytest.mark.parametrize("name", LEARNERS)
 def test_all_samples_in_h_give_the_exact_gradient(name, settings):
     learner, meta = learner_of(name)
