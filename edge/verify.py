@@ -61,7 +61,13 @@ def verify(files: BundleFiles, engine: Engine) -> dict[str, Any]:
     """
     support, test = selftest_support(files), _selftest(files)
     if files.streams is None:
-        loss, gradients = _first_gradient(files, engine, support, test.copy("alpha_mask"))
+        test.require("loss", (1,), "float32")
+        mask = test.copy("alpha_mask")
+        if mask.shape != (len(files.program.layers),):
+            raise BundleError(
+                f"{test.path}: alpha_mask {list(mask.shape)} does not fit the layers; export again"
+            )
+        loss, gradients = _first_gradient(files, engine, support, mask)
         checks = [_loss_check(float(test.copy("loss")[0]), loss), *_gradient_checks(test, gradients)]
     else:
         checks = list(_stream_checks(files, engine, support, test))
@@ -102,11 +108,11 @@ def _support(files: BundleFiles, test: TensorFile) -> SupportSet:
     given = {part: test.copy(part) for part in files.loss.parts}
     expected = {part: files.program.tensors[inputs[part]] for part in given if part in inputs}
     fitting = [
-        (given[part].dtype, given[part].shape) == _stored(tensor, len(images))
+        (given[part].dtype, given[part].shape) == _stored(tensor, images.shape[0] if images.ndim else 0)
         for part, tensor in expected.items()
     ]
     stored = (spec.stored_dtype, spec.stored_shape)
-    if not len(images) or (images.dtype, images.shape[1:]) != stored or not all(fitting):
+    if not images.size or (images.dtype, images.shape[1:]) != stored or not all(fitting):
         found = ", ".join(
             f"{name} {a.dtype} {list(a.shape)}" for name, a in {"images": images, **given}.items()
         )

@@ -42,7 +42,9 @@ def check_writable(target: Path) -> None:
 
 
 def _concerns(error: OSError, target: Path) -> bool:
-    """Tell whether an error is about the target, what is beside it, or a folder above it; without a name: yes."""
+    """Tell whether an error is about the target, what is beside it, or a folder above it; no name, a full disk: yes."""
+    if error.errno in FULL:  # copying names the file that is read
+        return True
     if not isinstance(error.filename, str | os.PathLike):
         return True
     place, parent = Path(error.filename).absolute(), target.absolute().parent

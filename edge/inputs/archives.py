@@ -34,6 +34,8 @@ DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
 )
 """What zipfile and NumPy raise at damaged files."""
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Ways to pack that are unpacked piece by piece; LZMA and BZIP2 unpack megabytes at once."""
 
 
 def support_from_archive(path: Path, spec: Spec, answers: Answers, max_samples: int | None) -> SupportSet:
@@ -94,6 +96,8 @@ def _read_headers(path: Path) -> dict[str, Header]:
 
 
 def _read_header(archive: zipfile.ZipFile, name: str) -> Header:
+    if archive.getinfo(name).compress_type not in BOUNDED:
+        raise ValueError(f"{name} is packed in a way whose memory has no bound; use numpy.savez_compressed")
     with archive.open(name) as file:
         version = npy_format.read_magic(file)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0

@@ -145,17 +145,32 @@ def class_groups(folder: Path, held: Held) -> Iterator[tuple[str, list[str]]]:
 def _names(folder: Path, held: Held, folders: bool) -> list[str]:
     """List the names in a folder without hidden ones, sorted: only folders, or none."""
     names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir() != folders:
-                raise SupportError(_misplaced(folder / entry.name, folders))
-            held.add_text(entry.name)
-            held.add(0 if folders else LABEL_BYTES)
-            names.append(entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                _check_entry(folder, entry, folders)
+                held.add_text(entry.name)
+                held.add(0 if folders else LABEL_BYTES)
+                names.append(entry.name)
+    except OSError as error:
+        where = error.filename or folder
+        raise SupportError(f"{where}: cannot be read ({error.strerror}); repair or remove it") from None
     names.sort()
     return names
+
+
+def _check_entry(folder: Path, entry: os.DirEntry[str], folders: bool) -> None:
+    """Raise SupportError unless it is a folder, or a file, and its name can be written to a report."""
+    if entry.is_dir() != folders:
+        raise SupportError(_misplaced(folder / entry.name, folders))
+    if not folders and not entry.is_file():
+        raise SupportError(f"{folder / entry.name}: neither a file nor a folder; remove it")
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise SupportError(f"{str(folder / entry.name)!r}: its name is not UTF-8; rename it") from None
 
 
 def _misplaced(path: Path, folders: bool) -> str:

@@ -15,6 +15,9 @@ from .archives import DAMAGED
 from .held import LABEL_BYTES, Held
 from .rows import ARCHIVE_BYTES, PIECE_BYTES, Rows
 
+NUMBERED_BYTES = 128
+"""What finding the classes of a piece takes for each label: sorted, counted and numbered in 64 bits."""
+
 COPIES = 6
 """Of a label that is longer than a piece, while it is read."""
 
@@ -42,7 +45,7 @@ def read_labels(
     """
     (count,), dtype = header
     held.add(LABEL_BYTES * count)
-    step = max(1, PIECE_BYTES // max(1, dtype.itemsize))
+    step = max(1, PIECE_BYTES // max(NUMBERED_BYTES, dtype.itemsize))
     piece, indices, found = np.empty(min(step, count), dtype), np.empty(count, np.int64), dict[Any, int]()
     try:
         with zipfile.ZipFile(path) as archive:
@@ -58,8 +61,8 @@ def read_labels(
     names = sorted(found)
     ranks = np.empty(len(names), np.int64)
     ranks[[found[name] for name in names]] = np.arange(len(names))
-    for start in range(0, count, PIECE_BYTES):
-        indices[start : start + PIECE_BYTES] = ranks[indices[start : start + PIECE_BYTES]]
+    for start in range(0, count, step):
+        indices[start : start + step] = ranks[indices[start : start + step]]
     for name in names:
         held.add_text(str(name))
     return indices, tuple(str(name) for name in names)

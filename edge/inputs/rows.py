@@ -16,6 +16,11 @@ ARCHIVE_BYTES = 4 * PIECE_BYTES
 STORED_BYTE_SECONDS, PACKED_BYTE_SECONDS = 1e-9, 6e-9
 
 
+def member(archive: zipfile.ZipFile, name: str) -> str:
+    """Return the name of an array's file in the archive, as numpy.load looks for it."""
+    return name if name in archive.NameToInfo else f"{name}.npy"
+
+
 class Rows:
     """The rows of one array, in order.
 
@@ -24,7 +29,7 @@ class Rows:
     """
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._file: IO[bytes] = archive.open(f"{name}.npy")
+        self._file: IO[bytes] = archive.open(member(archive, name))
         version = npy_format.read_magic(self._file)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, fortran, _ = read(self._file)
@@ -48,5 +53,5 @@ class Rows:
 
 def read_seconds(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
     """Return about what reading the whole array takes on one core of an x86 machine."""
-    stored = archive.getinfo(f"{name}.npy").compress_type == zipfile.ZIP_STORED
+    stored = archive.getinfo(member(archive, name)).compress_type == zipfile.ZIP_STORED
     return math.prod(shape) * dtype.itemsize * (STORED_BYTE_SECONDS if stored else PACKED_BYTE_SECONDS)

@@ -59,9 +59,11 @@ def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure, whole or not at all.
 
     Raises:
-        UsageError: matplotlib does not know the suffix.
+        UsageError: it has no suffix, or matplotlib does not know it.
         EdgeAdaptError: it cannot be written.
     """
+    if not path.suffix:
+        raise UsageError(f"{path}: what kind of picture? Give the name a suffix, such as .png")
     partial = path.with_name(f".partial-{path.name}")
     try:
         with writing(path):

@@ -61,6 +61,9 @@ def check_forward(program: Program, outputs: tuple[str, ...]) -> None:
     if odd := sorted(set(program.sections) - {"forward"}):
         raise BundleError(f"program: sections {odd}, expected forward only; export the bundle again")
     _check_operations(program, ("images",), outputs)
+    written = {name for op in program.ops() for name in op.outputs}
+    if missing := sorted({program.outputs[name] for name in outputs} - written):
+        raise BundleError(f"program: no operation writes the output {missing[0]!r}; export the bundle again")
     for layer in program.layers:
         for name in layer.params:
             if name not in program.tensors or program.tensors[name].role != "param":

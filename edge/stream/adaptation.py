@@ -31,7 +31,7 @@ def adapt_stream(
 
     Raises:
         SupportError: a sample cannot be read.
-        BundleError: a feature is not finite because a weight is not.
+        BundleError: a feature, or what is computed from all, is not finite because a weight is not.
         EdgeAdaptError: a feature, or what is computed from all, is not finite; names the sample or the tensor.
     """
     assert files.streams is not None
@@ -40,14 +40,15 @@ def adapt_stream(
     run = _Run(files, engine, plan, support, hooks, Passes(files.streams, engine.target))
     films = run.films() if files.streams.films else {}
     updated = {**films, **run.head(films)}
-    _check_finite(updated)
+    _check_finite(files, updated)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - busy
     return Adaptation(updated, (), 1, seconds, run.arena.highest_changed(), cpu_seconds)
 
 
-def _check_finite(tensors: Mapping[str, Floats]) -> None:
+def _check_finite(files: BundleFiles, tensors: Mapping[str, Floats]) -> None:
     for name, value in tensors.items():
         if not (np.isfinite(value.min()) and np.isfinite(value.max())):
+            files.weights.check_finite()
             raise EdgeAdaptError(
                 f"{name!r} as computed from the support set is not finite: what the network makes of these samples"
                 " is too large for float32; scale them as in training"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from edge_adapt.edge import BundleError
 from edge_adapt.edge.bundle import read_bundle
@@ -16,6 +17,7 @@ from edge_adapt.edge.lower.table import Step
 from edge_adapt.edge.plan import Plan
 from edge_adapt.edge.program import Program
 from edge_adapt.edge.verify import verify
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from .bundles import rewrite_manifest, write_bundle
@@ -91,4 +93,21 @@ def test_a_bundle_without_a_fitting_self_test_says_so(bundle: Path) -> None:
     (bundle / "selftest.safetensors").unlink()
     rewrite_manifest(bundle)
     with pytest.raises(BundleError, match=r"the bundle has no selftest\.safetensors"):
+        verify(read_bundle(bundle), ReferenceEngine())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("images", np.array(1, np.uint8)),
+        ("loss", np.zeros(0, np.float32)),
+        ("loss", np.array(1, np.float32)),
+        ("alpha_mask", np.ones((1, 1), np.uint8)),
+    ],
+)
+def test_a_self_test_of_other_shapes_is_named(name: str, value: NDArray[np.generic], bundle: Path) -> None:
+    test = load_file(bundle / "selftest.safetensors")
+    save_file({**test, name: value}, bundle / "selftest.safetensors")
+    rewrite_manifest(bundle)
+    with pytest.raises(BundleError, match=rf"selftest\.safetensors: .*{name}"):
         verify(read_bundle(bundle), ReferenceEngine())

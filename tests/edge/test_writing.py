@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,12 @@ def test_what_cannot_be_read_elsewhere_is_not_blamed_on_the_target(tmp_path: Pat
     (tmp_path / "a").mkdir()
     with pytest.raises(FileNotFoundError), writing(tmp_path / "a" / "model"):
         (tmp_path / "b" / "source").read_bytes()
+
+
+def test_a_disk_that_is_full_while_copying_is_blamed_on_the_target(tmp_path: Path) -> None:
+    source = tmp_path / "a" / "source"
+    with (
+        pytest.raises(EdgeAdaptError, match="model: cannot be written, the disk is full"),
+        writing(tmp_path / "b" / "model"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))  # as shutil.copyfile does
