@@ -4,7 +4,7 @@
     python benchmarks/lite.py --study omniglot --work runs/lite
 
 Studies: `omniglot` and `miniimagenet`, ProtoNets with LITE against full back-propagation, the same number of steps from
-the same pre-trained extractor; `miniimagenet, rate 1e-4`, the same with a learning rate that is too high, and `longer`;
+the same pre-trained extractor; `miniimagenet, rate 1e-4`, the same with a higher learning rate, and `longer`;
 `omniglot from scratch`, from random weights; `extractor`, every learner on one pre-trained extractor, tested on
 mini-ImageNet's test classes and on Caltech-101, with FiLM off and with identity covariance. The results file also takes
 up what lite_bias.py (`estimator`) and lite_memory.py (`memory`) measured.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ..edge.units import format_bytes
 from .errors import ConfigError
@@ -67,3 +69,21 @@ def read_text(path: Path) -> str:
         raise ConfigError(
             f"{path} is damaged: not text in UTF-8 ({error.reason}, byte {error.start})"
         ) from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises ConfigError where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is damaged ({error}); train again") from None
+
+
+def table_with(path: Path, content: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON object with these entries; raises ConfigError for anything else."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is damaged (expected an object, got {content!r:.40}); train again")
+    for name in names:
+        if name not in content:
+            raise ConfigError(f"{path} is damaged ({name} is missing); train again")
+    return content

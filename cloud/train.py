@@ -15,7 +15,7 @@ from ..edge.errors import UsageError
 from ..edge.units import format_bytes, parse_bytes
 from .config import RunConfig
 from .errors import ConfigError
-from .memory.budget import fit_into
+from .memory.budget import CHOSEN, as_chosen, fit_into
 from .parts.assemble import fixed_sampler, load_split, parts_of, training_sampler
 from .parts.base import Parts
 from .recipes import read_recipe, stated_in
@@ -70,7 +70,7 @@ def train(
     parts = parts_of(config, training.spec, training.outputs)
     stated = _stated(recipe, changes)
     if memory_budget is not None:  # which took what [lite] says for limits
-        stated = [name for name in stated if not name.startswith("lite.")]
+        stated = [name for name in stated if name not in CHOSEN]
     _refuse_ignored(config, parts, stated)
     job = Job(parts, training, validation, RunDirectory(Path(out)))
     state = job.directory.resume(parts.config) if resume else begin(job)
@@ -83,12 +83,12 @@ def train(
 
 def _within(config: RunConfig, budget: str | int, out: Path, resume: bool, tell: bool) -> RunConfig:
     """The configuration with settings that fit into a memory budget, or those that were found to before."""
-    if resume:
-        return replace(config, lite=read_config(out).lite)
     try:
         size = parse_bytes(budget)
     except UsageError as error:
         raise ConfigError(f"memory budget: {error}") from None
+    if resume:
+        return replace(config, lite=as_chosen(config.lite, read_config(out).lite))
     if tell:
         print(f"memory budget {format_bytes(size)}: taking first steps to see what fits", file=sys.stderr)
     fit = fit_into(config, size)

@@ -21,6 +21,8 @@ from ...edge.units import format_bytes
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..lite import LiteConfig
+from ..outer import METHODS
+from ..outer.base import LITE
 from ..settings.tables import merge
 from ..settings.typed import to_table
 
@@ -92,6 +94,18 @@ class Sizes:
         )
 
 
+CHOSEN = ("lite.h", "lite.query_batch", "lite.chunk", "lite.stratified", "lite.control_variate")
+"""What a search decides; the last two are about H, and have no meaning where it is the whole support set."""
+
+
+def as_chosen(asked: LiteConfig, found: LiteConfig) -> LiteConfig:
+    """The settings with what an earlier search found for them."""
+    sizes = {name: getattr(found, name) for name in ("h", "query_batch", "chunk")}
+    if found.h is None:
+        sizes |= {"stratified": found.stratified, "control_variate": found.control_variate}
+    return replace(asked, **sizes)
+
+
 @dataclass(frozen=True)
 class Fit:
     """Settings that fit.
@@ -130,6 +144,7 @@ def fit_into(config: RunConfig, budget_bytes: int, probe: Probe | None = None) -
     Raises:
         ConfigError: even one sample at a time takes more, or the run itself cannot start.
     """
+    _check_lite(config)
     sizes, probe = Sizes.of(config), probe or probe_steps
     pieces = sorted({min(piece, sizes.most) for piece in PROBES})
     small = probe(config, [sizes.lite(config, piece) for piece in pieces], False)
@@ -139,6 +154,16 @@ def fit_into(config: RunConfig, budget_bytes: int, probe: Probe | None = None) -
     if search.fits == 0:
         raise ConfigError(_refusal(search.tried.get(1, math.inf), budget_bytes))
     return Fit(sizes.lite(config, search.fits), int(search.tried[search.fits]), budget_bytes)
+
+
+def _check_lite(config: RunConfig) -> None:
+    """Raise ConfigError for a method that has no use for [lite]."""
+    name = config.method.name
+    if name in METHODS and LITE not in METHODS[name].uses:
+        raise ConfigError(
+            f"memory budget: {name} has nothing that could be chosen, its memory does not depend on lite.h; "
+            "leave --memory-budget away"
+        )
 
 
 class _Search:
@@ -224,7 +249,7 @@ def probe_steps(config: RunConfig, settings: Sequence[LiteConfig], whole: bool) 
     Raises:
         ConfigError: what the run itself is refused for.
     """
-    jobs = [merge(to_table(replace(config, lite=lite)), _shortened(config, lite, whole)) for lite in settings]
+    jobs = [merge(to_table(replace(config, lite=lite)), shortened(config, lite, whole)) for lite in settings]
     given = json.dumps({"threads": torch.get_num_threads(), "jobs": jobs})
     child = subprocess.run(
         [sys.executable, "-m", f"{__package__}.probe"],
@@ -250,7 +275,7 @@ def _end_of(child: subprocess.CompletedProcess[str]) -> str:
     return (child.stderr.strip() or f"exit code {child.returncode}").splitlines()[-1]
 
 
-def _shortened(config: RunConfig, lite: LiteConfig, whole: bool) -> dict[str, Any]:
+def shortened(config: RunConfig, lite: LiteConfig, whole: bool) -> dict[str, Any]:
     """A run of one step, on enough tasks for a second chunk and enough samples for every kind of piece."""
     task, steps = config.task, config.train
     shots, queries = task.training_shots or task.shots, task.training_queries or task.queries
@@ -265,4 +290,7 @@ def _shortened(config: RunConfig, lite: LiteConfig, whole: bool) -> dict[str, An
     if not whole:
         sizes["training_shots"] = min(shots, math.ceil(enough / task.ways))
         sizes |= {"shots": min(task.shots, sizes["training_shots"]), "queries": min(task.queries, 2)}
-    return {"train": train, "task": sizes}
+    changes: dict[str, Any] = {"train": train, "task": sizes}
+    if config.method.first_order_until > 0:  # the first steps would take less than those that follow
+        changes["method"] = {"first_order_until": 0.0}
+    return changes

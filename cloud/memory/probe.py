@@ -34,15 +34,17 @@ FIRST_TO_GO = Path("/proc/self/oom_score_adj"), "1000"
 def main() -> None:
     """Answer the question on stdin."""
     asked: dict[str, Any] = json.load(sys.stdin)
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a user's own modules print
     with suppress(OSError):
         FIRST_TO_GO[0].write_text(FIRST_TO_GO[1])
     torch.set_num_threads(asked["threads"])
     keep_freed_memory()
     try:
         for table in asked["jobs"]:
-            print(json.dumps({"peak_bytes": _peak_of(RunConfig.from_table(table))}), flush=True)
+            peak = _peak_of(RunConfig.from_table(table))
+            print(json.dumps({"peak_bytes": peak}), file=answers, flush=True)
     except ConfigError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+        print(json.dumps({"error": str(error)}), file=answers, flush=True)
     except (torch.cuda.OutOfMemoryError, MemoryError):
         return
     except RuntimeError as error:

@@ -43,6 +43,11 @@ def from_checkpoint(meta: Meta, path: Path) -> Meta:
         taken = {name: value for name, value in found.items() if name not in ANEW}
         for name, value in taken.items():
             _check(path, name, own.get(name), value)
+        if missing := sorted(own.keys() - taken.keys() - set(ANEW)):
+            raise ConfigError(
+                f"train.initial_weights: {path} lacks {missing[0]} and {len(missing) - 1} more of {len(own)} tensors; "
+                "it must be of a run of the same method and backbone"
+            )
         both.append({**own, **taken})
     return Meta(*both)
 
@@ -51,8 +56,11 @@ def is_checkpoint(path: Path) -> bool:
     """Whether a file is, by its form, the checkpoint of a meta-training."""
     if path.suffix not in TORCH_SUFFIXES or not path.is_file():
         return False
-    with readable(path):
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with readable(path):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:  # whoever reads it as weights says why
+        return False
     return isinstance(content, Mapping) and {"format", "config", "state"} <= content.keys()
 
 

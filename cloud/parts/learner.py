@@ -137,7 +137,13 @@ class LearnerParts:
         others = [f"method.{setting.name}" for setting in fields(MethodConfig) if setting.name not in taken]
         found = dict.fromkeys(others, "a method that takes it")
         if "film" in self.learner.uses and not self.learner.modules.films:
-            names = ("method.film_penalty", "lite.h", "lite.stratified", "lite.checkpoint")
+            names = (
+                "method.film_penalty",
+                "lite.h",
+                "lite.stratified",
+                "lite.control_variate",
+                "lite.checkpoint",
+            )
             found |= dict.fromkeys(names, "method.film = true")
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..files import read_json, table_with
 from ..run.directory import Directory
 from ..run.state import read_checkpoint, readable, write_checkpoint
 from ..settings.typed import to_table
@@ -68,5 +68,4 @@ class Files(Directory):
 
     def read_result(self) -> dict[str, Any]:
         """What `result.json` says."""
-        found: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
-        return found
+        return table_with(self.result, read_json(self.result), ("held_out_accuracy", "seconds"))

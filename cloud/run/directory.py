@@ -7,19 +7,20 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
+from ..amortized import LEARNERS
 from ..config import RunConfig, differences
 from ..errors import ConfigError, TrainingError
 from ..files import PARTIAL, read_text, replace_bytes, replace_text
 from ..settings.tables import read_toml, write_toml
 from ..settings.typed import to_table
-from .state import State, load_checkpoint, save_checkpoint
+from .state import State, load_checkpoint, readable, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class RunDirectory(Directory):
             ConfigError: nothing to resume, or the configuration changed since; the settings are named.
         """
         state, table = load_checkpoint(self.checkpoint)
-        self.refuse_changes(RunConfig.from_table(table), config)
+        with readable(self.checkpoint):
+            then = stored_config(table)
+        self.refuse_changes(then, config)
         return state.to(config.train.device)
 
     def save(self, state: State, config: RunConfig) -> None:
@@ -149,7 +152,15 @@ def read_config(path: Path) -> RunConfig:
             f"{path} is a pre-training, not a run: meta-train a learner from its weights, --set train.initial_weights="
             f"{weights}"
         )
-    return RunConfig.from_table(table)
+    return stored_config(table)
+
+
+def stored_config(table: Mapping[str, Any]) -> RunConfig:
+    """A configuration as a run has written it; learners of before `lite.control_variate` had no control variate."""
+    config = RunConfig.from_table(table)
+    if config.method.name in LEARNERS and "control_variate" not in table.get("lite", {}):
+        return replace(config, lite=replace(config.lite, control_variate=False))
+    return config
 
 
 def replace_json(path: Path, content: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,7 +17,7 @@ from ...edge.inputs import InputSpec, Spec, spec_from_json
 from ..amortized import Learner, Modules
 from ..config import RunConfig
 from ..errors import ConfigError
-from ..files import read_text
+from ..files import read_json, read_text, table_with
 from ..outer import Meta
 from ..parts.assemble import assemble, parts_of
 from ..parts.base import Parts
@@ -178,7 +177,8 @@ def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
             )
         raise ConfigError(f"{path} is not finished (no result.json): go on with meta-train run ... --resume")
     try:
-        result = _table(directory.result, _json(directory.result), ("input", "test"))
+        result = table_with(directory.result, read_json(directory.result), ("input", "test"))
+        table_with(directory.result, result["test"], (config.loss.metric, "ci95", "loss", "tasks"))
         tensors = load_file(directory.model)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} is damaged ({error}); train again") from None
@@ -198,37 +198,19 @@ def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
     )
 
 
-def _json(path: Path) -> Any:
-    """The content of a JSON file; raises ConfigError where it is none."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error}); train again") from None
-
-
-def _table(path: Path, content: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON object with these entries; raises ConfigError for anything else."""
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is damaged (expected an object, got {content!r:.40}); train again")
-    for name in names:
-        if name not in content:
-            raise ConfigError(f"{path} is damaged ({name} is missing); train again")
-    return content
-
-
 def _spec(directory: RunDirectory, result: dict[str, Any]) -> Spec:
     try:
-        return spec_from_json(_table(directory.result, result["input"], ()))
+        return spec_from_json(table_with(directory.result, result["input"], ()))
     except BundleError as error:
         raise ConfigError(f"{directory.result} is damaged ({error}); train again") from None
 
 
 def _layers(directory: RunDirectory, parts: GradientParts) -> list[dict[str, Any]]:
     """The layer table, one row for each layer of the network."""
-    rows, expected = _json(directory.layers), len(parts.network.layers)
+    rows, expected = read_json(directory.layers), len(parts.network.layers)
     if not isinstance(rows, list) or len(rows) != expected:
         raise ConfigError(f"{directory.layers} is damaged (expected {expected} rows); train again")
-    return [_table(directory.layers, row, ("cap", "benefit")) for row in rows]
+    return [table_with(directory.layers, row, ("cap", "benefit")) for row in rows]
 
 
 def _amortized(

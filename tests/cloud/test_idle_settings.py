@@ -55,6 +55,11 @@ def refusal(recipe: str, out: Path, changes: Mapping[str, Any]) -> str:
         ),
         (
             SIMPLE,
+            {"method.film": False, "lite.control_variate": False},
+            "lite.control_variate: false would have no effect",
+        ),
+        (
+            SIMPLE,
             {"method.film": False, "lite.checkpoint": True},
             "lite.checkpoint: true would have no effect",
         ),

@@ -53,6 +53,12 @@ def test_of_a_checkpoint_the_best_weights_are_taken_but_no_step_sizes(
     job.directory.save(replace(state, meta=other), job.config)
     with pytest.raises(ConfigError, match=r"checkpoint\.pt, fc\.bias: the network has torch\.float32 \(3,\)"):
         begin(make_job(recipe, stripes, tmp_path / "other", job.directory.checkpoint))
+    fewer = {name: value for name, value in state.meta.learned.items() if name != "fc.bias"}
+    job.directory.save(replace(state, meta=replace(state.meta, learned=fewer)), job.config)
+    with pytest.raises(
+        ConfigError, match=r"checkpoint\.pt lacks fc\.bias .* of the same method and backbone"
+    ):
+        begin(make_job(recipe, stripes, tmp_path / "fewer", job.directory.checkpoint))
 
 
 @pytest.mark.parametrize(
