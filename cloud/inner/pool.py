@@ -46,8 +46,9 @@ def largest(x: Tensor, window: Size) -> tuple[Tensor, Tensor]:
     lines = tiles.unbind(3)
     y = reduce(torch.maximum, reduce(torch.maximum, lines).unbind(4)).contiguous()
     offsets = [row * width + column for row in range(high) for column in range(wide)]
-    corner = torch.arange(rows).unsqueeze(1) * high * width + torch.arange(columns) * wide
-    return y, corner.to(x.device) + _first(y, [part for line in lines for part in line.unbind(4)], offsets)
+    down, across = (torch.arange(count, device=x.device) for count in (rows, columns))
+    corner = down.unsqueeze(1) * high * width + across * wide
+    return y, corner + _first(y, [part for line in lines for part in line.unbind(4)], offsets)
 
 
 def _first(y: Tensor, parts: Sequence[Tensor], offsets: Sequence[int]) -> Tensor:

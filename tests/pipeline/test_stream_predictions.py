@@ -44,17 +44,22 @@ def test_covariances_of_many_features_are_in_time_and_operations(tmp_path: Path)
     assert many - few > 100 * 384 * 384 // 2
 
 
-@pytest.mark.parametrize("size", [(40, 30), (1000, 800)])
-def test_decoding_is_in_the_prediction(size: tuple[int, int], tmp_path: Path) -> None:
-    bundle = Bundle.open(write(tmp_path / "b", "prototypes", learner("prototypes")))
+def photos(home: Path, size: tuple[int, int]) -> Path:
+    """Thirty JPEG files of this size in three classes."""
     rng = np.random.default_rng(0)
     for number in range(30):
-        place = tmp_path / "photos" / f"class{number % 3}"
+        place = home / f"class{number % 3}"
         place.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).resize(size)
         image.save(place / f"{number}.jpg")
-    predicted, taken = predicted_and_taken(bundle, tmp_path / "photos")
+    return home
+
+
+def test_decoding_is_in_the_prediction(tmp_path: Path) -> None:
+    bundle = Bundle.open(write(tmp_path / "b", "prototypes", learner("prototypes")))
+    predicted, taken = predicted_and_taken(bundle, photos(tmp_path / "large", (1000, 800)))
     assert predicted / TIMES < taken < predicted * TIMES
+    assert predicted > 5 * bundle.plan(support=photos(tmp_path / "small", (40, 30))).predicted_seconds
 
 
 def test_long_labels_are_read_within_the_plan(tmp_path: Path) -> None:
