@@ -178,11 +178,11 @@ def load_run(path: str | PathLike[str]) -> TrainedRun | AmortizedRun:
         raise ConfigError(f"{path} is not finished (no result.json): go on with meta-train run ... --resume")
     try:
         result = table_with(directory.result, read_json(directory.result), ("input", "test"))
-        table_with(directory.result, result["test"], (config.loss.metric, "ci95", "loss", "tasks"))
         tensors = load_file(directory.model)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} is damaged ({error}); train again") from None
     parts = parts_of(config, _spec(directory, result), result.get("outputs"))
+    table_with(directory.result, result["test"], (config.loss.metric, "ci95", "loss", "tasks"))
     if isinstance(parts, LearnerParts):
         return _amortized(directory, config, parts, tensors, result)
     layers = _layers(directory, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,14 @@ def test_a_damaged_run_is_refused(name: str, finished: TrainedRun, tmp_path: Pat
     (tmp_path / name).write_bytes(b"{")
     with pytest.raises(ConfigError, match=r"is damaged"):
         load_run(tmp_path)
+
+
+def test_a_result_without_its_accuracy_is_named(finished: TrainedRun, tmp_path: Path) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    result = tmp_path / "run" / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "test": {}}))
+    with pytest.raises(ConfigError, match=r"result\.json is damaged \(accuracy is missing\); train again"):
+        load_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
