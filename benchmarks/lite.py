@@ -1,6 +1,6 @@
 """LITE and the learners that adapt by forward passes: what the subset H costs, and what they reach on new classes.
 
-    python benchmarks/lite.py                      all studies that are not there yet: about four hours of one core
+    python benchmarks/lite.py                      all studies that are not there yet: some seven hours of one core
     python benchmarks/lite.py --study omniglot --work runs/lite
 
 Studies: `omniglot` and `miniimagenet`, ProtoNets with LITE against full back-propagation, the same number of steps from
